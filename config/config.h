@@ -1,0 +1,67 @@
+/* convoyd's configuration: YAML -> struct config. Every error names file, line and column, and the
+ * remedy. */
+#ifndef CONVOY_CONFIG_CONFIG_H
+#define CONVOY_CONFIG_CONFIG_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_FILE_MAX   (1u << 20) /* bytes of a YAML file */
+#define CONFIG_STAGES_MAX 1024
+#define CONFIG_NAME_MAX   255
+
+/* One line of `pipeline:`. */
+struct config_stage {
+    char *node;
+    char *address; /* HOST:PORT */
+    char *until;   /* layer name or index; NULL on the last stage */
+    int line, column;
+};
+
+struct config {
+    char *file; /* as named by the caller, for messages */
+    char *node; /* never NULL: the host name by default */
+    char *listen;
+    char *http;  /* NULL: off */
+    char *key;   /* NULL: none */
+    char *model; /* NULL: none. A relative path is relative to the YAML file's folder (already
+                    joined here) */
+    struct config_dim { /* `dims: {h: 320, w: 320}`: values for a model's symbolic dimensions */
+        char *name;
+        int64_t value;
+    } * dims;
+    size_t dims_count;
+    struct config_stage *pipeline;
+    size_t pipeline_count;
+    bool insecure;         /* listen off loopback without a key */
+    int workers;           /* frames computed side by side; default: cores / threads */
+    int threads;           /* cores per frame; default 1 */
+    int queue;             /* frames a device holds per upstream; default 4 + workers */
+    uint32_t max_payload;  /* bytes; default 64 MiB */
+    int max_clients;       /* connections; default 64 */
+    int max_sessions;      /* default 256 */
+    uint64_t heartbeat_ms; /* a neighbour silent this long is dead; default 2000 */
+    uint64_t session_ms;   /* a session without a connection is kept this long; default 60000 */
+    uint64_t drain_ms;     /* SIGTERM waits this long for frames in flight; default 10000 */
+    int line_pipeline; /* where `pipeline:` and `model:` stand, for later errors; 0 when absent */
+    int line_model;
+};
+
+/* Reads and checks a file. 0 with a configuration that is the caller's (config_free()), or -errno:
+ * that of opening it, -EINVAL for what it says, -EFBIG, -ENOMEM. Cold path, any thread. */
+int config_load(const char *path, struct config **ret_config, struct err *err);
+
+/* The same for text in memory; name stands for the file in messages and for its folder. */
+int config_parse(const char *text, size_t size, const char *name, struct config **ret_config,
+                 struct err *err);
+void config_free(struct config *config);
+
+/* Splits "host:port", "[v6]:port" or ":port". host and port are written NUL-terminated. -EINVAL
+ * with a sentence. Port 0 is allowed (any free one). */
+int config_split_address(const char *address, char *ret_host, size_t host_size, char *ret_port,
+                         size_t port_size, struct err *err);
+
+#endif

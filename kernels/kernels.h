@@ -1,0 +1,342 @@
+/* Pure compute on arrays. This header is the contract; ref/ is its plain C definition, the other
+ * files are faster.
+ *
+ * Layout: dense, row-major, NCHW. Element types are numbered as ONNX's TensorProto.DataType.
+ * Buffers: aligned to their element; inputs may be read up to KN_TAIL bytes past their end (what is
+ * there does not matter); outputs are never written past their end, and every element of an output
+ * is written, whatever it held. Aliasing: an output may not overlap an input, unless a prototype
+ * says otherwise. Sizes: int for a dimension, size_t for a product; the caller has checked that
+ * products do not overflow. Errors: none at run time. What can be refused is refused by the
+ * functions that return int. Threads: every function may be called from any thread; `threads`
+ * (NULL: the calling thread alone) spreads one call over several cores. Results do not depend on
+ * the number of threads, bit for bit.
+ */
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KN_ALIGN    64
+#define KN_TAIL     64
+#define KN_MAX_RANK 8
+
+enum kn_type {
+    KN_FLOAT = 1,
+    KN_UINT8 = 2,
+    KN_INT8 = 3,
+    KN_INT32 = 6,
+    KN_INT64 = 7,
+    KN_BOOL = 9,
+    KN_DOUBLE = 11,
+};
+
+/* ---- threads
+ * --------------------------------------------------------------------------------------------------
+ */
+
+struct kn_threads; /* a fork-join pool: the caller and count - 1 helpers */
+
+/* A pool of count >= 1 threads. NULL when there is no memory or no thread. One caller at a time may
+ * use it. */
+struct kn_threads *kn_threads_new(int count);
+void kn_threads_free(struct kn_threads *threads);
+int kn_threads_count(const struct kn_threads *threads); /* 1 for NULL */
+
+typedef void (*kn_task)(void *arg, int task, int thread); /* thread is in [0, kn_threads_count()) */
+
+/* Calls fn(arg, i, t) for i in [0, tasks), in any order, on any of the threads; returns when all
+ * are done. */
+void kn_parallel(struct kn_threads *threads, int tasks, kn_task fn, void *arg);
+
+/* ---- activations
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Applied while a result is still in cache, or by kn_activate(). a and b are the ONNX attributes in
+ * their order. */
+enum kn_act {
+    KN_ACT_NONE,
+    KN_ACT_RELU,
+    KN_ACT_CLIP,       /* min(max(x, a), b) */
+    KN_ACT_LEAKY_RELU, /* x < 0 ? a * x : x */
+    KN_ACT_SIGMOID,
+    KN_ACT_TANH,
+    KN_ACT_HARD_SIGMOID, /* max(0, min(1, a * x + b)) */
+    KN_ACT_HARD_SWISH,   /* x * max(0, min(1, x / 6 + 0.5)) */
+    KN_ACT_SILU,         /* x * sigmoid(x) */
+    KN_ACT_ELU,          /* x < 0 ? a * (exp(x) - 1) : x */
+    KN_ACT_SELU,         /* b * (x < 0 ? a * (exp(x) - 1) : x): a alpha, b gamma */
+    KN_ACT_CELU,         /* max(0, x) + min(0, a * (exp(x / a) - 1)) */
+    KN_ACT_SOFTPLUS,
+    KN_ACT_SOFTSIGN,
+    KN_ACT_THRESHOLDED_RELU, /* x > a ? x : 0 */
+    KN_ACT_ERF,
+    KN_ACT_MISH,
+    KN_ACT_GELU, /* 0.5 * x * (1 + erf(x / sqrt(2))) */
+    KN_ACT_COUNT,
+};
+
+struct kn_activation {
+    enum kn_act kind;
+    float a, b;
+};
+
+/* y[i] = act(x[i]), count elements; y may be x. */
+void kn_activate(const struct kn_activation *act, const float *x, float *y, size_t count,
+                 struct kn_threads *threads);
+
+/* ---- convolution
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Two-dimensional convolution, ONNX Conv (opsets 1, 11). A one-dimensional one has ih = kh = 1.
+ * x [n][ic][ih][iw], w [oc][ic/group][kh][kw], bias [oc] or NULL, y and residual [n][oc][oh][ow].
+ * y = act(conv(x, w) + bias + residual). Padding below and to the right follows from oh and ow, and
+ * may be negative. */
+struct kn_conv {
+    int n, ic, ih, iw;
+    int oc, oh, ow;
+    int kh, kw;
+    int stride_h, stride_w;
+    int dil_h, dil_w;
+    int pad_top, pad_left;
+    int group;
+    struct kn_activation act;
+    bool residual; /* an [n][oc][oh][ow] tensor is added before the activation */
+};
+
+/* How a convolution will be computed: fixed at load by shape and CPU alone, never by a race. */
+struct kn_conv_plan {
+    struct kn_conv conv;
+    const struct kn_conv_algo *algo; /* internal; kn_conv_algo_name() tells */
+    size_t packed_bytes;    /* weights and bias as the algorithm wants them, KN_ALIGN aligned */
+    size_t workspace_bytes; /* scratch of one call, for `threads` threads, KN_ALIGN aligned */
+    int panel;              /* internal: columns of one strip */
+};
+
+/* Chooses. -EINVAL when the shapes contradict each other, -EOVERFLOW when a size does not fit. */
+int kn_conv_plan(const struct kn_conv *conv, int threads, struct kn_conv_plan *ret_plan);
+const char *
+kn_conv_algo_name(const struct kn_conv_plan *plan); /* "im2col", "1x1", "depthwise", ... */
+
+/* Writes packed_bytes of weights. w and bias may be unaligned (they lie in a mapped file); bias may
+ * be NULL. */
+void kn_conv_pack(const struct kn_conv_plan *plan, const float *w, const float *bias, void *packed);
+
+/* residual is NULL unless plan->conv.residual; y may be residual. workspace is workspace_bytes
+ * long. */
+void kn_conv_run(const struct kn_conv_plan *plan, const void *packed, const float *x,
+                 const float *residual, float *y, void *workspace, struct kn_threads *threads);
+void kn_conv_ref(const struct kn_conv *conv, const float *w, const float *bias, const float *x,
+                 const float *residual, float *y);
+
+/* ConvTranspose (opsets 1, 11): w [ic][oc/group][kh][kw]; pads are those of the ONNX attribute, oh
+ * and ow are given. workspace: kn_conv_transpose_workspace() bytes. */
+size_t kn_conv_transpose_workspace(const struct kn_conv *conv);
+void kn_conv_transpose(const struct kn_conv *conv, const float *w, const float *bias,
+                       const float *x, float *y, void *workspace, struct kn_threads *threads);
+void kn_conv_transpose_ref(const struct kn_conv *conv, const float *w, const float *bias,
+                           const float *x, float *y);
+
+/* ---- matrix products
+ * ------------------------------------------------------------------------------------------ */
+
+/* y[m][n] = act(alpha * op(a) * op(b) + beta * c), c broadcast by its strides (0: repeated; NULL:
+ * nothing added). op is the transpose when trans_* is set: then a is [k][m], b is [n][k]. Same
+ * numbers for any number of threads. */
+struct kn_gemm {
+    int m, n, k;
+    bool trans_a, trans_b;
+    float alpha, beta;
+    int c_stride_m, c_stride_n; /* in elements */
+    struct kn_activation act;
+};
+void kn_gemm(const struct kn_gemm *gemm, const float *a, const float *b, const float *c, float *y,
+             struct kn_threads *threads);
+void kn_gemm_ref(const struct kn_gemm *gemm, const float *a, const float *b, const float *c,
+                 float *y);
+
+/* ---- pooling
+ * --------------------------------------------------------------------------------------------------
+ */
+
+enum kn_pool_kind { KN_POOL_MAX, KN_POOL_AVERAGE };
+
+/* MaxPool (1, 8, 10, 11, 12) and AveragePool (1, 7, 10, 11, 19). x [planes][ih][iw], y
+ * [planes][oh][ow], planes = n * c. ceil_mode has already shaped oh and ow; pad_bottom and
+ * pad_right matter to count_include_pad only. */
+struct kn_pool {
+    enum kn_pool_kind kind;
+    int planes, ih, iw, oh, ow;
+    int kh, kw, stride_h, stride_w, dil_h, dil_w;
+    int pad_top, pad_left, pad_bottom, pad_right;
+    bool count_include_pad;
+};
+/* ret_index: MaxPool's second output, [planes][oh][ow] of int64, flat index into the whole x; NULL
+ * when not wanted. */
+void kn_pool(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_index,
+             struct kn_threads *threads);
+void kn_pool_ref(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_index);
+
+/* ---- normalisation
+ * -------------------------------------------------------------------------------------------- */
+
+/* y = x * scale[c] + shift[c], then act; x [n][c][inner]; y may be x. */
+void kn_scale_shift(int n, int c, size_t inner, const float *scale, const float *shift,
+                    const struct kn_activation *act, const float *x, float *y,
+                    struct kn_threads *threads);
+
+/* LRN (1, 13): x [n][c][inner], window of size channels. */
+void kn_lrn(int n, int c, size_t inner, int size, float alpha, float beta, float bias,
+            const float *x, float *y, struct kn_threads *threads);
+void kn_lrn_ref(int n, int c, size_t inner, int size, float alpha, float beta, float bias,
+                const float *x, float *y);
+
+enum kn_softmax_kind { KN_SOFTMAX, KN_LOG_SOFTMAX, KN_HARDMAX };
+
+/* Along the middle of x [outer][axis][inner]; y may be x. */
+void kn_softmax(enum kn_softmax_kind kind, size_t outer, size_t axis, size_t inner, const float *x,
+                float *y);
+void kn_softmax_ref(enum kn_softmax_kind kind, size_t outer, size_t axis, size_t inner,
+                    const float *x, float *y);
+
+/* ---- element by element
+ * --------------------------------------------------------------------------------------- */
+
+/* A shape walked with one stride per operand, in elements; 0 repeats (broadcast). rank 0 is one
+ * element. */
+struct kn_shape {
+    int rank;
+    int64_t dims[KN_MAX_RANK];
+};
+
+enum kn_binary {
+    KN_ADD,
+    KN_SUB,
+    KN_MUL,
+    KN_DIV,
+    KN_POW,
+    KN_MOD,
+    KN_FMOD,
+    KN_MIN,
+    KN_MAX,
+    KN_PRELU,
+    KN_AND,
+    KN_OR,
+    KN_XOR, /* bool -> bool */
+    KN_EQUAL,
+    KN_GREATER,
+    KN_GREATER_EQUAL,
+    KN_LESS,
+    KN_LESS_EQUAL, /* any type -> bool */
+    KN_BINARY_COUNT,
+};
+
+/* y = a op b over shape, a and b walked by their strides, y dense; both of type. y may be a or b
+ * where they are not broadcast and the result type is the same. -ENOTSUP for an op that the type
+ * does not have. Integer division by zero gives 0, and the smallest integer divided by -1 gives
+ * itself: no trap. */
+int kn_binary(enum kn_binary op, enum kn_type type, const struct kn_shape *shape,
+              const int64_t *a_strides, const int64_t *b_strides, const void *a, const void *b,
+              void *y, struct kn_threads *threads);
+
+enum kn_unary {
+    KN_ABS,
+    KN_NEG,
+    KN_EXP,
+    KN_LOG,
+    KN_SQRT,
+    KN_RECIPROCAL,
+    KN_FLOOR,
+    KN_CEIL,
+    KN_ROUND /* half to even */,
+    KN_SIGN,
+    KN_NOT,
+    KN_SIN,
+    KN_COS,
+    KN_IS_NAN,
+    KN_UNARY_COUNT,
+};
+/* y[i] = op(x[i]); y may be x where the result type is the same. -ENOTSUP as above. */
+int kn_unary(enum kn_unary op, enum kn_type type, const void *x, void *y, size_t count);
+
+/* y = cond ? a : b, elements of elem_size bytes, all three walked by strides. */
+void kn_where(size_t elem_size, const struct kn_shape *shape, const int64_t *c_strides,
+              const int64_t *a_strides, const int64_t *b_strides, const bool *cond, const void *a,
+              const void *b, void *y);
+
+/* y[i] = (to) x[i] as ONNX Cast: towards zero to integers, non-zero to true. -ENOTSUP for an
+ * unknown type. */
+int kn_cast(enum kn_type from, enum kn_type to, const void *x, void *y, size_t count);
+
+enum kn_reduce {
+    KN_REDUCE_SUM,
+    KN_REDUCE_MEAN,
+    KN_REDUCE_MAX,
+    KN_REDUCE_MIN,
+    KN_REDUCE_PROD,
+    KN_REDUCE_L1,
+    KN_REDUCE_L2,
+    KN_REDUCE_LOG_SUM,
+    KN_REDUCE_LOG_SUM_EXP,
+    KN_REDUCE_SUM_SQUARE,
+    KN_REDUCE_COUNT,
+};
+/* Reduces the axes whose reduced[] is true; y is dense over the others, in order. float, int32,
+ * int64. */
+int kn_reduce(enum kn_reduce op, enum kn_type type, const struct kn_shape *shape,
+              const bool *reduced, const void *x, void *y);
+
+/* ---- moving data
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Copies shape elements of elem_size bytes from a strided x to a strided y (strides in elements,
+ * may be negative or, for x, 0). Transpose, Slice, Expand, Concat, Split and Pad's middle are all
+ * this one function. */
+void kn_copy(size_t elem_size, const struct kn_shape *shape, const int64_t *x_strides,
+             const void *x, const int64_t *y_strides, void *y);
+
+/* y = x taken at indices along the middle of x [outer][axis][inner]: y [outer][count][inner].
+ * Indices were checked to be in [0, axis). */
+void kn_gather(size_t elem_size, size_t outer, size_t axis, size_t inner, const int64_t *indices,
+               size_t count, const void *x, void *y);
+
+enum kn_pad_mode { KN_PAD_CONSTANT, KN_PAD_REFLECT, KN_PAD_EDGE, KN_PAD_WRAP };
+/* Pad (2, 11, 13): begin and end per axis, may be negative (crop). value points to one element. */
+void kn_pad(size_t elem_size, enum kn_pad_mode mode, const struct kn_shape *x_shape,
+            const int64_t *begin, const int64_t *end, const void *value, const void *x, void *y);
+
+/* ---- resizing
+ * -------------------------------------------------------------------------------------------------
+ */
+
+enum kn_resize_mode { KN_RESIZE_NEAREST, KN_RESIZE_LINEAR, KN_RESIZE_CUBIC };
+enum kn_resize_coord {
+    KN_COORD_HALF_PIXEL,
+    KN_COORD_PYTORCH_HALF_PIXEL,
+    KN_COORD_ALIGN_CORNERS,
+    KN_COORD_ASYMMETRIC
+};
+enum kn_resize_round { KN_ROUND_PREFER_FLOOR, KN_ROUND_PREFER_CEIL, KN_ROUND_FLOOR, KN_ROUND_CEIL };
+
+/* Resize (10, 11, 13) and Upsample (7, 9) of the two last axes: x [planes][ih][iw] -> y
+ * [planes][oh][ow]. */
+struct kn_resize {
+    enum kn_resize_mode mode;
+    enum kn_resize_coord coord;
+    enum kn_resize_round round;
+    int planes, ih, iw, oh, ow;
+    float scale_h, scale_w;
+    float cubic_a;
+};
+void kn_resize(const struct kn_resize *resize, const float *x, float *y,
+               struct kn_threads *threads);
+
+/* Once per process, before any other call: settles the CPU's instruction sets and keeps the GEMM
+ * library to one thread of its own. Safe to call again. */
+void kn_init(void);
+/* What kn_init() found, for logs and reports: "x86-64 AVX2+FMA", "NEON", ... and the GEMM library's
+ * core name. Static. */
+const char *kn_cpu_name(void);
+
+#endif
