@@ -4,6 +4,7 @@
 #define CONVOY_CONFIG_CONFIG_H
 
 #include "base/err.h"
+#include "config/dim.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,7 +12,8 @@
 
 #define CONFIG_FILE_MAX   (1u << 20) /* bytes of a YAML file */
 #define CONFIG_STAGES_MAX 1024
-#define CONFIG_NAME_MAX   255
+#define CONFIG_NAME_MAX   255  /* bytes of a node's name and of a host */
+#define CONFIG_LAYER_MAX  1023 /* bytes of a layer's name */
 
 /* One line of `pipeline:`. */
 struct config_stage {
@@ -24,17 +26,15 @@ struct config_stage {
 struct config {
     char *file; /* as named by the caller, for messages */
     char *node; /* never NULL: the host name by default */
-    char *listen;
-    char *http;  /* NULL: off */
-    char *key;   /* NULL: none */
+    char *
+        listen; /* HOST:PORT; NULL when the file does not say, until config_override() settles it */
+    char *http; /* NULL: off */
+    char *key;  /* NULL: none. Always NULL in this version, which refuses the key (no TLS yet) */
     char *model; /* NULL: none. A relative path is relative to the YAML file's folder (already
                     joined here) */
-    struct config_dim { /* `dims: {h: 320, w: 320}`: values for a model's symbolic dimensions */
-        char *name;
-        int64_t value;
-    } * dims;
+    struct config_dim *dims; /* NULL: none */
     size_t dims_count;
-    struct config_stage *pipeline;
+    struct config_stage *pipeline; /* NULL: none. A node that is not in it is idle */
     size_t pipeline_count;
     bool insecure;         /* listen off loopback without a key */
     int workers;           /* frames computed side by side; default: cores / threads */
@@ -46,12 +46,15 @@ struct config {
     uint64_t heartbeat_ms; /* a neighbour silent this long is dead; default 2000 */
     uint64_t session_ms;   /* a session without a connection is kept this long; default 60000 */
     uint64_t drain_ms;     /* SIGTERM waits this long for frames in flight; default 10000 */
-    int line_pipeline; /* where `pipeline:` and `model:` stand, for later errors; 0 when absent */
+    int line_pipeline; /* where `pipeline:`, `model:` and `listen:` stand, for later errors; 0 when
+                          absent */
     int line_model;
+    int line_listen, column_listen;
 };
 
 /* Reads and checks a file. 0 with a configuration that is the caller's (config_free()), or -errno:
- * that of opening it, -EINVAL for what it says, -EFBIG, -ENOMEM. Cold path, any thread. */
+ * that of opening it, -EINVAL for what it says, -EFBIG, -ENOMEM. Call config_override() next.
+ * Cold path, any thread. */
 int config_load(const char *path, struct config **ret_config, struct err *err);
 
 /* The same for text in memory; name stands for the file in messages and for its folder. */
@@ -59,9 +62,24 @@ int config_parse(const char *text, size_t size, const char *name, struct config 
                  struct err *err);
 void config_free(struct config *config);
 
+/* Applies the command line's --node and --listen (NULL: not given) and then settles where to
+ * listen. Every program calls it once after config_load(), with NULLs if need be. Without --listen
+ * and `listen:`, a node of the pipeline listens on its own stage's address, any other on
+ * 127.0.0.1:7433. An address that is not loopback is refused without `insecure: true`. 0 with
+ * listen set, or -EINVAL (the sentence names the option, or the line of the file), -ENOMEM; config
+ * stays the caller's, and unchanged on error. */
+int config_override(struct config *config, const char *node, const char *listen, struct err *err);
+
+/* The index in the pipeline of the stage that config->node runs, or -1: it is idle. */
+int config_find_stage(const struct config *config);
+
 /* Splits "host:port", "[v6]:port" or ":port". host and port are written NUL-terminated. -EINVAL
  * with a sentence. Port 0 is allowed (any free one). */
 int config_split_address(const char *address, char *ret_host, size_t host_size, char *ret_port,
                          size_t port_size, struct err *err);
+
+/* True for "127.x.x.x:port", "[::1]:port" and "localhost:port": only this machine can connect.
+ * Other names are not looked up and count as reachable from elsewhere. */
+bool config_address_is_loopback(const char *address);
 
 #endif

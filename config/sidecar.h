@@ -4,10 +4,15 @@
 #define CONVOY_CONFIG_SIDECAR_H
 
 #include "base/err.h"
+#include "config/dim.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define SIDECAR_LABELS_MAX 65536
+#define SIDECAR_LABEL_MAX  1023  /* bytes of one label */
+#define SIDECAR_SIDE_MAX   16384 /* pixels */
 
 enum sidecar_fit {
     SIDECAR_CROP,      /* shorter side to `resize`, then the centre */
@@ -27,10 +32,7 @@ struct sidecar {
     bool softmax;  /* the model ends before its softmax: apply one before printing probabilities */
     char **labels; /* one per class; NULL: none */
     size_t labels_count;
-    struct sidecar_dim {
-        char *name;
-        int64_t value;
-    } * dims;
+    struct config_dim *dims; /* NULL: none. Those of convoy.yaml come first */
     size_t dims_count;
 };
 

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "base/sha256.h"
+#include "config/config.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -15,9 +16,20 @@ struct plan_stage {
     size_t first, last; /* layers [first, last) */
 };
 
+/* The id is the SHA-256 of these bytes, integers little-endian, so that every device computes the
+ * same from the same YAML:
+ *
+ *     "convoy plan 1\n"      14 bytes, the form of what follows
+ *     model digest           32 bytes
+ *     number of stages       8 bytes
+ *     and for each stage, in order:
+ *     first, last            8 bytes each
+ *     length of node's name  8 bytes
+ *     node's name            that many bytes, no NUL
+ *
+ * Addresses do not count: a device that moves to another address keeps its plan. */
 struct plan {
-    uint8_t id[SHA256_SIZE]; /* over model digest, layer ranges and node names, in order; addresses
-                                do not count */
+    uint8_t id[SHA256_SIZE];
     uint8_t model_digest[SHA256_SIZE];
     struct plan_stage *stages;
     size_t count;
@@ -38,6 +50,13 @@ int plan_build(const uint8_t model_digest[SHA256_SIZE], size_t layers,
                const struct plan_request *requests, size_t count, struct plan **ret_plan,
                struct err *err);
 void plan_free(struct plan *plan);
+
+/* Builds the plan of config's `pipeline:` for a model of layers layers. untils: one index per
+ * stage, of the layer its `until:` names (the caller asks the model); the last stage's is not read,
+ * it runs to the end. As plan_build(), but a sentence starts with FILE:LINE:COLUMN of the stage at
+ * fault; also -EINVAL when there is no pipeline. */
+int plan_from_config(const struct config *config, const uint8_t model_digest[SHA256_SIZE],
+                     size_t layers, const size_t *untils, struct plan **ret_plan, struct err *err);
 
 /* The stage of node in the plan, or -1. */
 int plan_find_node(const struct plan *plan, const char *node);
