@@ -70,6 +70,12 @@ void config_free(struct config *config);
  * stays the caller's, and unchanged on error. */
 int config_override(struct config *config, const char *node, const char *listen, struct err *err);
 
+/* The table of the keys that a configuration may have, or of those of a stage; for tests of the
+ * documents. Static. */
+struct schema_key;
+const struct schema_key *config_keys(size_t *ret_count);
+const struct schema_key *config_stage_keys(size_t *ret_count);
+
 /* The index in the pipeline of the stage that config->node runs, or -1: it is idle. */
 int config_find_stage(const struct config *config);
 

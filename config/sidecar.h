@@ -44,4 +44,10 @@ int sidecar_parse(const char *text, size_t size, const char *name, struct sideca
                   struct err *err);
 void sidecar_free(struct sidecar *sidecar);
 
+/* The table of the keys that a sidecar may have, or of those of its `picture:`; for tests of the
+ * documents. Static. */
+struct schema_key;
+const struct schema_key *sidecar_keys(size_t *ret_count);
+const struct schema_key *sidecar_picture_keys(size_t *ret_count);
+
 #endif

@@ -1,0 +1,510 @@
+#include "config/config.h"
+
+#include "config/schema.h"
+#include "config/tree.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LENGTH(array) (sizeof(array) / sizeof(*(array)))
+
+#define DEFAULT_LISTEN "127.0.0.1:7433"
+#define PORT_SIZE      6 /* "65535" and a NUL */
+#define ADDRESS_MAX    (CONFIG_NAME_MAX + PORT_SIZE + 2)
+
+static schema_read read_address, read_dims, read_pipeline;
+
+static const struct schema_key keys[] = {
+    {.name = "node",
+     .read = schema_read_name,
+     .offset = offsetof(struct config, node),
+     .min = 1,
+     .max = CONFIG_NAME_MAX,
+     .computed = "the host name"},
+    {.name = "listen",
+     .read = read_address,
+     .offset = offsetof(struct config, listen),
+     .min = 0,
+     .max = 65535,
+     .computed = DEFAULT_LISTEN},
+    {.name = "http",
+     .read = read_address,
+     .offset = offsetof(struct config, http),
+     .min = 0,
+     .max = 65535,
+     .computed = "off"},
+    {.name = "key",
+     .read = schema_read_path,
+     .offset = offsetof(struct config, key),
+     .min = 1,
+     .max = PATH_MAX - 1,
+     .computed = "none"},
+    {.name = "insecure",
+     .read = schema_read_bool,
+     .offset = offsetof(struct config, insecure),
+     .fallback = "false"},
+    {.name = "model",
+     .read = schema_read_path,
+     .offset = offsetof(struct config, model),
+     .min = 1,
+     .max = PATH_MAX - 1,
+     .computed = "none"},
+    {.name = "dims", .read = read_dims, .min = 1, .max = 1000000, .computed = "none"},
+    {.name = "workers",
+     .read = schema_read_int,
+     .offset = offsetof(struct config, workers),
+     .min = 1,
+     .max = 256,
+     .computed = "cores / threads"},
+    {.name = "threads",
+     .read = schema_read_int,
+     .offset = offsetof(struct config, threads),
+     .min = 1,
+     .max = 64,
+     .fallback = "1"},
+    {.name = "queue",
+     .read = schema_read_int,
+     .offset = offsetof(struct config, queue),
+     .min = 1,
+     .max = 4096,
+     .computed = "4 + workers"},
+    {.name = "max_payload",
+     .read = schema_read_bytes,
+     .offset = offsetof(struct config, max_payload),
+     .min = 1 << 10,
+     .max = 1 << 30,
+     .fallback = "64 MiB"},
+    {.name = "max_clients",
+     .read = schema_read_int,
+     .offset = offsetof(struct config, max_clients),
+     .min = 1,
+     .max = 65536,
+     .fallback = "64"},
+    {.name = "max_sessions",
+     .read = schema_read_int,
+     .offset = offsetof(struct config, max_sessions),
+     .min = 1,
+     .max = 65536,
+     .fallback = "256"},
+    {.name = "heartbeat_ms",
+     .read = schema_read_u64,
+     .offset = offsetof(struct config, heartbeat_ms),
+     .min = 10,
+     .max = 3600000,
+     .fallback = "2000"},
+    {.name = "session_ms",
+     .read = schema_read_u64,
+     .offset = offsetof(struct config, session_ms),
+     .min = 0,
+     .max = 86400000,
+     .fallback = "60000"},
+    {.name = "drain_ms",
+     .read = schema_read_u64,
+     .offset = offsetof(struct config, drain_ms),
+     .min = 0,
+     .max = 3600000,
+     .fallback = "10000"},
+    {.name = "pipeline", .read = read_pipeline, .computed = "none"},
+};
+
+static const struct schema_key stage_keys[] = {
+    {.name = "node",
+     .read = schema_read_name,
+     .offset = offsetof(struct config_stage, node),
+     .min = 1,
+     .max = CONFIG_NAME_MAX,
+     .required = true},
+    {.name = "address",
+     .read = read_address,
+     .offset = offsetof(struct config_stage, address),
+     .min = 1,
+     .max = 65535,
+     .required = true},
+    {.name = "until",
+     .read = schema_read_text,
+     .offset = offsetof(struct config_stage, until),
+     .min = 1,
+     .max = CONFIG_LAYER_MAX},
+};
+
+const struct schema_key *config_keys(size_t *ret_count) {
+    *ret_count = LENGTH(keys);
+    return keys;
+}
+
+const struct schema_key *config_stage_keys(size_t *ret_count) {
+    *ret_count = LENGTH(stage_keys);
+    return stage_keys;
+}
+
+/* ---- addresses ---------------------------------------------------------------------------------
+ */
+
+static bool is_port(const char *text) {
+    size_t length = strspn(text, "0123456789");
+    return length > 0 && length < PORT_SIZE && !text[length] && atoi(text) <= 65535;
+}
+
+/* An IPv6 address, with a zone ("%eth0") or without. */
+static bool is_ipv6(const char *host) {
+    char bare[INET6_ADDRSTRLEN];
+    struct in6_addr address;
+    size_t length = strcspn(host, "%");
+    if (length >= sizeof(bare) || (host[length] && !host[length + 1]))
+        return false;
+    memcpy(bare, host, length);
+    bare[length] = '\0';
+    for (const char *c = host + length; *c; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr("%-_.", *c))
+            return false;
+    }
+    return inet_pton(AF_INET6, bare, &address) == 1;
+}
+
+/* A name or an IPv4 address; what consists of digits and dots must be the latter. */
+static bool is_host(const char *host) {
+    struct in_addr address;
+    if (!host[strspn(host, "0123456789.")])
+        return !*host || inet_pton(AF_INET, host, &address) == 1;
+    for (const char *c = host; *c; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr("-_.", *c))
+            return false;
+    }
+    return *host != '-';
+}
+
+int config_split_address(const char *address, char *ret_host, size_t host_size, char *ret_port,
+                         size_t port_size, struct err *err) {
+    char shown[96], host[CONFIG_NAME_MAX + 1];
+    struct tree_node node = {.kind = TREE_TEXT, .text = address};
+    tree_show(&node, shown, sizeof(shown));
+    bool brackets = address[0] == '[';
+    const char *start = address + brackets;
+    const char *end = strchr(start, brackets ? ']' : ':');
+    if (brackets && !end)
+        return err_set(err, -EINVAL, "%s has no ']' after its IPv6 address", shown);
+    const char *port = end ? end + brackets : start + strlen(start);
+    if (*port != ':')
+        return err_set(err, -EINVAL, "%s has no port: write HOST:PORT, such as 192.168.1.10:7433",
+                       shown);
+    port++;
+    if (!brackets && strchr(port, ':'))
+        return err_set(err, -EINVAL, "%s has several ':': write an IPv6 address as [ADDRESS]:PORT",
+                       shown);
+    if (!is_port(port) || strlen(port) >= port_size)
+        return err_set(err, -EINVAL, "%s has no port from 0 to 65535 after its ':'", shown);
+    size_t length = (size_t)(end - start);
+    if (length >= sizeof(host) || length >= host_size)
+        return err_set(err, -EINVAL, "%s has a host of more than %zu bytes", shown,
+                       (host_size < sizeof(host) ? host_size : sizeof(host)) - 1);
+    memcpy(host, start, length);
+    host[length] = '\0';
+    if (brackets ? !is_ipv6(host) : !is_host(host))
+        return err_set(err, -EINVAL, "%s is neither %s nor a host name", shown,
+                       brackets ? "an IPv6 address" : "an IPv4 address");
+    memcpy(ret_host, host, length + 1);
+    memcpy(ret_port, port, strlen(port) + 1);
+    return 0;
+}
+
+bool config_address_is_loopback(const char *address) {
+    char host[CONFIG_NAME_MAX + 1], port[PORT_SIZE];
+    struct in_addr v4;
+    if (config_split_address(address, host, sizeof(host), port, sizeof(port), NULL) < 0)
+        return false;
+    if (strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0)
+        return true;
+    return inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
+}
+
+/* ---- readers of single keys --------------------------------------------------------------------
+ */
+
+/* char *: HOST:PORT. Where the lowest port is not 0, others must be able to connect: so a host is
+ * demanded, too. */
+static int read_address(const struct schema_file *file, const struct schema_key *key,
+                        const struct tree_node *value, void *field) {
+    char host[CONFIG_NAME_MAX + 1], port[PORT_SIZE];
+    struct err why;
+    if (value->kind != TREE_TEXT)
+        return schema_mismatch(file, key, value, "HOST:PORT");
+    if (config_split_address(value->text, host, sizeof(host), port, sizeof(port), &why) < 0)
+        return tree_error(file->tree, value, file->err, "'%s': %s", key->name, why.text);
+    if (key->min > 0 && !*host)
+        return tree_error(file->tree, value, file->err,
+                          "'%s' has no host: other devices must know where to connect", key->name);
+    if (atoi(port) < key->min)
+        return tree_error(file->tree, value, file->err,
+                          "'%s' has port 0: other devices must know where to connect", key->name);
+    *(char **)field = strdup(value->text);
+    return *(char **)field ? 0 : schema_no_memory(file);
+}
+
+static int read_dims(const struct schema_file *file, const struct schema_key *key,
+                     const struct tree_node *value, void *field) {
+    struct config *config = field;
+    return schema_read_dims(file, key, value, &config->dims, &config->dims_count);
+}
+
+/* What must hold between the stages before number i and this one. */
+static int check_stage(const struct schema_file *file, const struct config *config, size_t i,
+                       const struct tree_node *map, bool is_last) {
+    const struct config_stage *stage = &config->pipeline[i];
+    const struct tree_node *until = tree_find(map, "until");
+    if (is_last && stage->until)
+        return tree_error(file->tree, until->next, file->err,
+                          "the last stage ('%s') runs to the end: remove its 'until'", stage->node);
+    if (!is_last && !stage->until)
+        return tree_error(file->tree, map, file->err,
+                          "stage %zu ('%s') has no 'until': name the last layer it runs, as "
+                          "'convoyctl inspect' prints it (only the last stage needs none)",
+                          i + 1, stage->node);
+    for (size_t j = 0; j < i; j++) {
+        const struct config_stage *other = &config->pipeline[j];
+        if (strcmp(stage->node, other->node) == 0)
+            return tree_error(file->tree, map, file->err,
+                              "node '%s' has a stage already (line %d): a device runs one stage",
+                              stage->node, other->line);
+        if (strcmp(stage->address, other->address) == 0)
+            return tree_error(file->tree, map, file->err,
+                              "address %s belongs to node '%s' already (line %d)", stage->address,
+                              other->node, other->line);
+    }
+    return 0;
+}
+
+static int read_pipeline(const struct schema_file *file, const struct schema_key *key,
+                         const struct tree_node *value, void *field) {
+    struct config *config = field;
+    char what[64];
+    size_t count = 0;
+    if (value->kind != TREE_LIST)
+        return schema_mismatch(file, key, value,
+                               "a list of stages ('- {node: ..., address: ...}')");
+    for (const struct tree_node *node = value->first; node; node = node->next)
+        count++;
+    if (count == 0)
+        return tree_error(file->tree, value, file->err,
+                          "'%s' has no stages: remove it, or list at least one", key->name);
+    if (count > CONFIG_STAGES_MAX)
+        return tree_error(file->tree, value, file->err, "'%s' has %zu stages: at most %d can be",
+                          key->name, count, CONFIG_STAGES_MAX);
+    config->pipeline = calloc(count, sizeof(*config->pipeline));
+    if (!config->pipeline)
+        return schema_no_memory(file);
+    for (const struct tree_node *node = value->first; node; node = node->next) {
+        size_t i = config->pipeline_count++;
+        snprintf(what, sizeof(what), "stage %zu of 'pipeline'", i + 1);
+        config->pipeline[i].line = node->line;
+        config->pipeline[i].column = node->column;
+        int rc =
+            schema_read_map(file, stage_keys, LENGTH(stage_keys), node, what, &config->pipeline[i]);
+        if (rc == 0)
+            rc = check_stage(file, config, i, node, i + 1 == count);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- the whole file ----------------------------------------------------------------------------
+ */
+
+static int count_cores(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) == 0)
+        return CPU_COUNT(&set);
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 && online < INT_MAX ? (int)online : 1;
+}
+
+/* The defaults that no table can hold. */
+static int set_computed(struct config *config) {
+    char host[CONFIG_NAME_MAX + 1];
+    if (!config->workers) {
+        int workers = count_cores() / config->threads;
+        config->workers = workers > 1 ? workers : 1;
+    }
+    if (!config->queue)
+        config->queue = 4 + config->workers;
+    if (config->node)
+        return 0;
+    if (gethostname(host, sizeof(host)) < 0 || !*host)
+        strcpy(host, "localhost");
+    host[sizeof(host) - 1] = '\0';
+    config->node = strdup(host);
+    return config->node ? 0 : -ENOMEM;
+}
+
+/* What must hold between keys. */
+static int check_whole(const struct schema_file *file, struct config *config) {
+    const struct tree_node *root = file->tree->root;
+    const struct tree_node *pipeline = tree_find(root, "pipeline"),
+                           *listen = tree_find(root, "listen"), *model = tree_find(root, "model"),
+                           *key = tree_find(root, "key");
+    config->line_pipeline = pipeline ? pipeline->line : 0;
+    config->line_model = model ? model->line : 0;
+    config->line_listen = listen ? listen->next->line : 0;
+    config->column_listen = listen ? listen->next->column : 0;
+    if (config->key)
+        return tree_error(file->tree, key, file->err,
+                          "'key' cannot be used yet: links are not encrypted in this version. "
+                          "Remove it; to listen off loopback, on a network that you trust, say "
+                          "'insecure: true'");
+    if (config->pipeline_count && !config->model)
+        return tree_error(file->tree, pipeline, file->err,
+                          "'pipeline' needs a 'model': name the ONNX file that it runs");
+    return 0;
+}
+
+int config_parse(const char *text, size_t size, const char *name, struct config **ret_config,
+                 struct err *err) {
+    struct tree tree = {.name = name};
+    struct schema_file file = {.tree = &tree, .err = err};
+    if (size > CONFIG_FILE_MAX)
+        return err_set(err, -EFBIG, "%s: larger than the %u bytes that such a file may have", name,
+                       CONFIG_FILE_MAX);
+    int rc = tree_parse(text, size, name, &tree, err);
+    if (rc < 0)
+        return rc;
+    struct config *config = calloc(1, sizeof(*config));
+    if (!config || !(config->file = strdup(name))) {
+        rc = schema_no_memory(&file);
+        goto fail;
+    }
+    rc = schema_read_map(&file, keys, LENGTH(keys), tree.root, "the file", config);
+    if (rc < 0)
+        goto fail;
+    rc = check_whole(&file, config);
+    if (rc < 0)
+        goto fail;
+    if (set_computed(config) < 0) {
+        rc = schema_no_memory(&file);
+        goto fail;
+    }
+    tree_fini(&tree);
+    *ret_config = config;
+    return 0;
+fail:
+    config_free(config);
+    tree_fini(&tree);
+    return rc;
+}
+
+int config_load(const char *path, struct config **ret_config, struct err *err) {
+    char *text;
+    size_t size;
+    int rc = tree_read_file(path, CONFIG_FILE_MAX, &text, &size, err);
+    if (rc < 0)
+        return rc;
+    rc = config_parse(text, size, path, ret_config, err);
+    free(text);
+    return rc;
+}
+
+void config_free(struct config *config) {
+    if (!config)
+        return;
+    for (size_t i = 0; i < config->pipeline_count; i++) {
+        free(config->pipeline[i].node);
+        free(config->pipeline[i].address);
+        free(config->pipeline[i].until);
+    }
+    free(config->pipeline);
+    schema_free_dims(config->dims, config->dims_count);
+    free(config->file);
+    free(config->node);
+    free(config->listen);
+    free(config->http);
+    free(config->key);
+    free(config->model);
+    free(config);
+}
+
+/* ---- the command line --------------------------------------------------------------------------
+ */
+
+static int find_stage(const struct config *config, const char *node) {
+    for (size_t i = 0; i < config->pipeline_count; i++) {
+        if (strcmp(config->pipeline[i].node, node) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+int config_find_stage(const struct config *config) {
+    return find_stage(config, config->node);
+}
+
+static int check_node_option(const char *node, struct err *err) {
+    size_t length = strlen(node);
+    bool good = length > 0 && length <= CONFIG_NAME_MAX;
+    for (const char *c = node; *c && good; c++)
+        good = *c != ' ' && !iscntrl((unsigned char)*c);
+    return good ? 0
+                : err_set(err, -EINVAL,
+                          "--node must be a name of 1 to %d bytes without spaces or control "
+                          "characters",
+                          CONFIG_NAME_MAX);
+}
+
+/* The address that counts, borrowed, and in where the words for it in a sentence. */
+static const char *choose_listen(const struct config *config, int stage, const char *option,
+                                 char *where, size_t size) {
+    if (option) {
+        snprintf(where, size, "--listen %s", option);
+        return option;
+    }
+    if (config->listen) {
+        snprintf(where, size, "%s:%d:%d: 'listen: %s'", config->file, config->line_listen,
+                 config->column_listen, config->listen);
+        return config->listen;
+    }
+    if (stage < 0)
+        return DEFAULT_LISTEN;
+    const struct config_stage *own = &config->pipeline[stage];
+    snprintf(where, size, "%s:%d:%d: without 'listen', node '%s' listens on its 'address: %s'",
+             config->file, own->line, own->column, own->node, own->address);
+    return own->address;
+}
+
+int config_override(struct config *config, const char *node, const char *listen, struct err *err) {
+    char host[CONFIG_NAME_MAX + 1], port[PORT_SIZE], where[512] = "";
+    char *new_node = NULL, *new_listen = NULL;
+    int rc = node ? check_node_option(node, err) : 0;
+    if (rc < 0)
+        return rc;
+    rc = listen ? config_split_address(listen, host, sizeof(host), port, sizeof(port), err) : 0;
+    if (rc < 0)
+        return err_prefix(err, rc, "--listen");
+    int stage = find_stage(config, node ? node : config->node);
+    const char *chosen = choose_listen(config, stage, listen, where, sizeof(where));
+    if (!config->insecure && !config_address_is_loopback(chosen))
+        return err_set(err, -EINVAL,
+                       "%s: other machines can reach this address, and links are not encrypted in "
+                       "this version. On a network that you trust, add 'insecure: true' to the "
+                       "YAML; else listen on 127.0.0.1",
+                       where);
+    new_node = strdup(node ? node : config->node);
+    new_listen = strdup(chosen);
+    if (!new_node || !new_listen) {
+        rc = err_set(err, -ENOMEM, "%s: no memory", config->file);
+        goto fail;
+    }
+    free(config->node);
+    free(config->listen);
+    config->node = new_node;
+    config->listen = new_listen;
+    return 0;
+fail:
+    free(new_node);
+    free(new_listen);
+    return rc;
+}
