@@ -1,5 +1,5 @@
 # Convoy. `make help` lists the targets. Everything is built below $(BUILD); SANITIZE=address,undefined builds another
-# tree with sanitizers.
+# tree with sanitizers. As many jobs as there are cores, unless -j says otherwise.
 
 SHELL := /bin/bash
 CC ?= cc
@@ -10,6 +10,11 @@ VERSION := $(shell sed -n 's/^\#\# \([0-9][^ ]*\).*/\1/p' CHANGELOG.md 2>/dev/nu
 PREFIX ?= /usr/local
 DESTDIR ?=
 PYTHON ?= /usr/bin/python3
+
+JOBS ?= $(shell nproc)
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(JOBS)
+endif
 
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
 HARDENING := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
@@ -55,8 +60,14 @@ obj_of = $(filter-out $(patsubst %.c,$(BUILD)/obj/%.o,$(MAINS)),$(call objects,$
 .PHONY: all
 all: $(BUILD)/convoyd $(BUILD)/convoyctl ## Build the two programs
 
+# What everything is compiled with: written only when it differs, and every object depends on it.
+$(BUILD)/flags: export FLAGS = $(CC) $(CFLAGS) / $(LDFLAGS)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D) && printf '%s\n' "$$FLAGS" | cmp -s - $@ || printf '%s\n' "$$FLAGS" > $@
+.PHONY: FORCE
+
 # ---- generated sources -------------------------------------------------------------------------------------------
-GEN := convoy onnx
+GEN := $(sort $(patsubst proto/%.proto,%,$(wildcard proto/*.proto)))
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(BUILD)/gen
 	protoc-c --proto_path=proto --c_out=$(BUILD)/gen proto/$*.proto
@@ -68,7 +79,7 @@ $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.pb-c.c
 # ---- objects and libraries ---------------------------------------------------------------------------------------
 # Kernels are worth -O3; they are compiled with -Ikernels alone.
 $(BUILD)/obj/kernels/%.o: CFLAGS += $(if $(SANITIZE),,-O3)
-$(BUILD)/obj/%.o: %.c | $(GEN_H)
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN_H)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(INC_$(firstword $(subst /, ,$*))) -c $< -o $@
 
@@ -97,7 +108,8 @@ $(BUILD)/convoyctl: $(BUILD)/obj/ctl/main.o $(call libs_from,ctl $(CORE))
 
 # ---- tests -------------------------------------------------------------------------------------------------------
 # tests/unit/<layer>/test_*.c and tests/integration/test_*.c: one cmocka program each. tests/kernels/: the checker.
-UNIT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c tests/integration/test_*.c tests/kernels/test_*.c))
+UNIT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c tests/integration/test_*.c \
+  tests/kernels/test_*.c))
 TESTLIB_OBJ = $(call objects,tests/lib)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB_OBJ) $(call libs_from,$(LAYERS))
 	@mkdir -p $(@D)
@@ -106,13 +118,90 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB_OBJ) $(call libs_from,$(LAYER
 .PHONY: tests
 tests: $(UNIT_TESTS) ## Build all test programs
 
+# The system tests drive the real programs. scripts/run-tests prints the counts; it finds programs and models by
+# CONVOY_BUILD and CONVOY_MODELS. CONVOY_TEST_QUICK=1 leaves out the long runs over large models.
+SYSTEM_TESTS := $(wildcard tests/system/test_*.py)
+RUN_TESTS = CONVOY_BUILD=$(abspath $(BUILD)) scripts/run-tests --logs $(BUILD)/test-logs $(RUN_TESTS_FLAGS)
+define run_tests =
+	@scripts/install-deps build test
+	@$(MAKE) --no-print-directory $(if $(filter %.py,$(1)),all) $(filter-out %.py,$(1))
+	@$(RUN_TESTS) $(1)
+endef
+.PHONY: test test-unit test-integration test-system
+test: ## Build and run all tests (installs what they need); the last line counts them
+	$(call run_tests,$(UNIT_TESTS) $(SYSTEM_TESTS))
+test-unit: ## ... the quick ones: tests/unit and tests/kernels
+	$(call run_tests,$(filter-out $(BUILD)/tests/integration/%,$(UNIT_TESTS)))
+test-integration: ## ... those of several layers together
+	$(call run_tests,$(filter $(BUILD)/tests/integration/%,$(UNIT_TESTS)))
+test-system: ## ... those with the real programs, signals, scripts
+	$(call run_tests,$(SYSTEM_TESTS))
+
+.PHONY: demo
+demo: ## Classify 10,000 real pictures on a line of three daemons (installs what it needs)
+	@scripts/install-deps build test
+	@$(MAKE) --no-print-directory all
+	@CONVOY_BUILD=$(abspath $(BUILD)) $(PYTHON) scripts/demo
+
+# ---- fuzzing -----------------------------------------------------------------------------------------------------
+# tests/fuzz/fuzz_NAME.c is a libFuzzer target; `make fuzz-NAME FUZZ_S=60` runs it. What it finds stays in its corpus,
+# $(BUILD)/fuzz/corpus/NAME, which starts with tests/fuzz/corpus/NAME.
+FUZZ_S ?= 60
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BUILD := $(BUILD)/fuzz
+$(BUILD)/tests/fuzz/%: LDFLAGS += -fsanitize=fuzzer
+.PHONY: fuzz $(FUZZERS:%=fuzz-%)
+fuzz: $(FUZZERS:%=fuzz-%) ## Run every fuzzer of tests/fuzz for FUZZ_S seconds each (fuzz-NAME: one)
+$(FUZZERS:%=fuzz-%): fuzz-%:
+	@scripts/install-deps build test lint
+	@$(MAKE) --no-print-directory CC=clang-14 WERROR=-w BUILD=$(FUZZ_BUILD) SANITIZE=fuzzer-no-link,address,undefined \
+	  $(FUZZ_BUILD)/tests/fuzz/fuzz_$*
+	@mkdir -p $(FUZZ_BUILD)/corpus/$*
+	$(FUZZ_BUILD)/tests/fuzz/fuzz_$* -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
+	  -artifact_prefix=$(FUZZ_BUILD)/ $(FUZZ_BUILD)/corpus/$* $(wildcard tests/fuzz/corpus/$*)
+
+# ---- lint --------------------------------------------------------------------------------------------------------
+# Compiled sources first, so that what is found here is not a plain error. A .tidy or .alone file says that its source
+# was clean; it is made again when its object is, that is when any of its headers changes.
+SOURCES := $(call sources,base kernels proto config plan model daemon ctl tests)
+HEADERS := $(sort $(shell find base kernels proto config plan model daemon ctl tests -name '*.h' 2>/dev/null))
+layer_of = $(firstword $(subst /, ,$(1)))
+.PHONY: lint lint-all
+lint: ## Format, clang-tidy, headers, layer order, scripts, man pages (installs what it needs)
+	@scripts/install-deps build test lint
+	@scripts/lint
+	@$(MAKE) --no-print-directory -k lint-all
+	@echo "lint: clean"
+lint-all: $(SOURCES:%.c=$(BUILD)/lint/%.tidy) $(HEADERS:%.h=$(BUILD)/lint/%.alone)
+$(BUILD)/lint/%.tidy: $(BUILD)/obj/%.o .clang-tidy
+	@mkdir -p $(@D)
+	@clang-tidy-14 --quiet --warnings-as-errors='*' $*.c -- -std=gnu11 -pthread -D_GNU_SOURCE -DCONVOY_VERSION='""' \
+	  $(INC_$(call layer_of,$*)) 2>&1 | { ! grep -Ev '^[0-9]+ warnings? (generated|treated as)'; }
+	@touch $@
+$(BUILD)/lint/%.alone: %.h $(BUILD)/flags | $(GEN_H)
+	@mkdir -p $(@D)
+	@echo '#include "$(notdir $<)"' | $(CC) $(CFLAGS) -Werror -x c -iquote $(<D) $(INC_$(call layer_of,$<)) -o /dev/null -c - \
+	  -MF $@.d -MT $@
+	@touch $@
+
+# ---- installing --------------------------------------------------------------------------------------------------
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(if $(filter /usr,$(PREFIX)),/lib,$(PREFIX)/lib)/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+SYSCONFDIR ?= /etc
+.PHONY: install uninstall
+install: all ## Copy programs, man pages, the systemd unit and an example configuration below $(DESTDIR)$(PREFIX)
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/convoyd $(BUILD)/convoyctl
+	$(foreach n,1 5 8,$(if $(wildcard docs/man/*.$(n)),install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(n) $(wildcard docs/man/*.$(n))))
+
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf build
 
 .SECONDARY:
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/lint -name '*.d' 2>/dev/null)
