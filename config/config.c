@@ -19,7 +19,7 @@
 #define PORT_SIZE      6 /* "65535" and a NUL */
 #define ADDRESS_MAX    (CONFIG_NAME_MAX + PORT_SIZE + 2)
 
-static schema_read read_address, read_dims, read_pipeline;
+static schema_read read_address, read_http, read_dims, read_pipeline;
 
 static const struct schema_key keys[] = {
     {.name = "node",
@@ -35,7 +35,7 @@ static const struct schema_key keys[] = {
      .max = 65535,
      .computed = DEFAULT_LISTEN},
     {.name = "http",
-     .read = read_address,
+     .read = read_http,
      .offset = offsetof(struct config, http),
      .min = 0,
      .max = 65535,
@@ -245,6 +245,14 @@ static int read_address(const struct schema_file *file, const struct schema_key 
                           "'%s' has port 0: other devices must know where to connect", key->name);
     *(char **)field = strdup(value->text);
     return *(char **)field ? 0 : schema_no_memory(file);
+}
+
+/* As read_address(), or "off". */
+static int read_http(const struct schema_file *file, const struct schema_key *key,
+                     const struct tree_node *value, void *field) {
+    if (value->kind == TREE_TEXT && strcmp(value->text, "off") == 0)
+        return 0;
+    return read_address(file, key, value, field);
 }
 
 static int read_dims(const struct schema_file *file, const struct schema_key *key,

@@ -158,18 +158,31 @@ static int fail_at(struct builder *builder, yaml_mark_t mark, const char *fmt, .
                    mark.column + 1, sentence);
 }
 
-/* True when a tab stands in the indentation of a line (from 0). */
-static bool line_has_tab_indent(const struct builder *builder, size_t line) {
+/* A line (from 0) of the text, with its length; empty behind the end. */
+static const char *find_line(const struct builder *builder, size_t line, size_t *ret_length) {
     const char *s = builder->text, *end = s + builder->size;
-    for (; line > 0 && s < end; line--) {
-        const char *newline = memchr(s, '\n', (size_t)(end - s));
-        if (!newline)
-            return false;
+    const char *newline;
+    while ((newline = memchr(s, '\n', (size_t)(end - s))) && line > 0) {
         s = newline + 1;
+        line--;
     }
-    while (s < end && *s == ' ')
-        s++;
-    return s < end && *s == '\t';
+    *ret_length = line > 0 ? 0 : (size_t)((newline ? newline : end) - s);
+    return s;
+}
+
+/* What people get wrong most, told from the line where libyaml stopped; NULL when it is neither. */
+static const char *guess_remedy(const struct builder *builder, size_t line) {
+    size_t length, indent = 0;
+    const char *s = find_line(builder, line, &length);
+    while (indent < length && s[indent] == ' ')
+        indent++;
+    if (indent < length && s[indent] == '\t')
+        return "a tab at the start of the line: YAML is indented with spaces";
+    const char *bracket = memchr(s, '[', length);
+    size_t rest = bracket ? length - (size_t)(bracket - s) : 0;
+    if (rest && memmem(bracket, rest, "::", 2) && memmem(bracket, rest, "]:", 2))
+        return "an IPv6 address must stand in quotes, such as \"[::1]:7433\"";
+    return NULL;
 }
 
 static int fail_parser(struct builder *builder) {
@@ -177,9 +190,9 @@ static int fail_parser(struct builder *builder) {
     if (parser->error == YAML_MEMORY_ERROR)
         return err_set(builder->err, -ENOMEM, "%s: no memory", builder->name);
     const char *problem = parser->problem ? parser->problem : "it cannot be read";
-    if (line_has_tab_indent(builder, parser->problem_mark.line))
-        return fail_at(builder, parser->problem_mark,
-                       "a tab at the start of the line: YAML is indented with spaces");
+    const char *remedy = guess_remedy(builder, parser->problem_mark.line);
+    if (remedy)
+        return fail_at(builder, parser->problem_mark, "%s", remedy);
     if (parser->context && parser->context_mark.line != parser->problem_mark.line)
         return fail_at(builder, parser->problem_mark,
                        "not valid YAML: %s (%s that began in line %zu)", problem, parser->context,
