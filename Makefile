@@ -124,23 +124,25 @@ SYSTEM_TESTS := $(wildcard tests/system/test_*.py)
 RUN_TESTS = CONVOY_BUILD=$(abspath $(BUILD)) scripts/run-tests --logs $(BUILD)/test-logs $(RUN_TESTS_FLAGS)
 define run_tests =
 	@scripts/install-deps build test
-	@$(MAKE) --no-print-directory $(if $(filter %.py,$(1)),all) $(filter-out %.py,$(1))
+	+@$(MAKE) --no-print-directory all $(filter-out %.py,$(1))
 	@$(RUN_TESTS) $(1)
 endef
-.PHONY: test test-unit test-integration test-system
+.PHONY: test test-unit test-integration test-system test-compiled
 test: ## Build and run all tests (installs what they need); the last line counts them
 	$(call run_tests,$(UNIT_TESTS) $(SYSTEM_TESTS))
 test-unit: ## ... the quick ones: tests/unit and tests/kernels
 	$(call run_tests,$(filter-out $(BUILD)/tests/integration/%,$(UNIT_TESTS)))
 test-integration: ## ... those of several layers together
 	$(call run_tests,$(filter $(BUILD)/tests/integration/%,$(UNIT_TESTS)))
+test-compiled: ## ... all but those of tests/system: what SANITIZE=address,undefined is for
+	$(call run_tests,$(UNIT_TESTS))
 test-system: ## ... those with the real programs, signals, scripts
 	$(call run_tests,$(SYSTEM_TESTS))
 
 .PHONY: demo
 demo: ## Classify 10,000 real pictures on a line of three daemons (installs what it needs)
 	@scripts/install-deps build test
-	@$(MAKE) --no-print-directory all
+	+@$(MAKE) --no-print-directory all
 	@CONVOY_BUILD=$(abspath $(BUILD)) $(PYTHON) scripts/demo
 
 # ---- fuzzing -----------------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ $(BUILD)/tests/fuzz/%: LDFLAGS += -fsanitize=fuzzer
 fuzz: $(FUZZERS:%=fuzz-%) ## Run every fuzzer of tests/fuzz for FUZZ_S seconds each (fuzz-NAME: one)
 $(FUZZERS:%=fuzz-%): fuzz-%:
 	@scripts/install-deps build test lint
-	@$(MAKE) --no-print-directory CC=clang-14 WERROR=-w BUILD=$(FUZZ_BUILD) SANITIZE=fuzzer-no-link,address,undefined \
+	+@$(MAKE) --no-print-directory CC=clang-14 WERROR=-w BUILD=$(FUZZ_BUILD) SANITIZE=fuzzer-no-link,address,undefined \
 	  $(FUZZ_BUILD)/tests/fuzz/fuzz_$*
 	@mkdir -p $(FUZZ_BUILD)/corpus/$*
 	$(FUZZ_BUILD)/tests/fuzz/fuzz_$* -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
@@ -170,7 +172,7 @@ layer_of = $(firstword $(subst /, ,$(1)))
 lint: ## Format, clang-tidy, headers, layer order, scripts, man pages (installs what it needs)
 	@scripts/install-deps build test lint
 	@scripts/lint
-	@$(MAKE) --no-print-directory -k lint-all
+	+@$(MAKE) --no-print-directory -k lint-all
 	@echo "lint: clean"
 lint-all: $(SOURCES:%.c=$(BUILD)/lint/%.tidy) $(HEADERS:%.h=$(BUILD)/lint/%.alone)
 $(BUILD)/lint/%.tidy: $(BUILD)/obj/%.o .clang-tidy
