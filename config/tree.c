@@ -185,6 +185,21 @@ static const char *guess_remedy(const struct builder *builder, size_t line) {
     return NULL;
 }
 
+/* libyaml's words for what people see most, and ours. */
+static const struct {
+    const char *problem, *words;
+} problems[] = {
+    {"mapping values are not allowed in this context",
+     "a ':' where no key can stand: check the indentation, or put the text in quotes"},
+    {"did not find expected key",
+     "no 'key: value' where one is due: check the indentation and the quotes"},
+    {"did not find expected <document start>",
+     "this line belongs to nothing above it: check the indentation"},
+    {"could not find expected ':'", "a key without a ':' behind it"},
+    {"found character that cannot start any token",
+     "a text that starts with this character must stand in quotes"},
+};
+
 static int fail_parser(struct builder *builder) {
     const yaml_parser_t *parser = &builder->parser;
     if (parser->error == YAML_MEMORY_ERROR)
@@ -193,6 +208,10 @@ static int fail_parser(struct builder *builder) {
     const char *remedy = guess_remedy(builder, parser->problem_mark.line);
     if (remedy)
         return fail_at(builder, parser->problem_mark, "%s", remedy);
+    for (size_t i = 0; i < sizeof(problems) / sizeof(*problems); i++) {
+        if (strcmp(problem, problems[i].problem) == 0)
+            problem = problems[i].words;
+    }
     if (parser->context && parser->context_mark.line != parser->problem_mark.line)
         return fail_at(builder, parser->problem_mark,
                        "not valid YAML: %s (%s that began in line %zu)", problem, parser->context,
