@@ -1,0 +1,100 @@
+#include <errno.h>
+#include <limits.h>
+
+#include "conv_internal.h"
+
+/* The first that fits is taken. */
+static const struct kn_conv_algo *const algos[] = {
+    &kn_conv_depthwise, &kn_conv_1x1, &kn_conv_im2col, /* does everything */
+};
+
+#define COORD_MAX (INT_MAX / 2) /* of any row or column, inside or outside the picture */
+
+static int product(const int *factors, size_t count, size_t *ret_product) {
+    size_t value = 1;
+
+    for (size_t i = 0; i < count; i++)
+        if (__builtin_mul_overflow(value, (size_t)factors[i], &value))
+            return -EOVERFLOW;
+    if (value > PTRDIFF_MAX / 8)
+        return -EOVERFLOW;
+    *ret_product = value;
+    return 0;
+}
+
+static bool has_contradiction(const struct kn_conv *conv) {
+    const int positive[] = {
+        conv->n,  conv->ic, conv->ih,       conv->iw,       conv->oc,    conv->oh,    conv->ow,
+        conv->kh, conv->kw, conv->stride_h, conv->stride_w, conv->dil_h, conv->dil_w, conv->group,
+    };
+
+    for (size_t i = 0; i < sizeof(positive) / sizeof(positive[0]); i++)
+        if (positive[i] < 1)
+            return true;
+    return conv->ic % conv->group != 0 || conv->oc % conv->group != 0 || conv->act.kind < 0 ||
+           conv->act.kind >= KN_ACT_COUNT;
+}
+
+/* Whether every input coordinate that one axis reaches for, o * stride + k * dilation - pad, fits.
+ */
+static bool axis_fits(int in, int out, int kernel, int stride, int dil, int pad) {
+    int64_t reach = (int64_t)(out - 1) * stride;
+
+    if (reach > COORD_MAX || (int64_t)(kernel - 1) * dil > COORD_MAX || in > COORD_MAX)
+        return false;
+    reach += (int64_t)(kernel - 1) * dil - pad;
+    return reach <= COORD_MAX && pad <= COORD_MAX && pad >= -COORD_MAX;
+}
+
+static int check_sizes(const struct kn_conv *conv) {
+    const int x[] = {conv->n, conv->ic, conv->ih, conv->iw};
+    const int y[] = {conv->n, conv->oc, conv->oh, conv->ow};
+    const int w[] = {conv->oc, conv->ic / conv->group, conv->kh, conv->kw};
+    /* The GEMM library counts rows, columns and distances in int. */
+    const int depth[] = {conv->ic / conv->group, conv->kh, conv->kw};
+    const int out[] = {conv->oh, conv->ow}, in[] = {conv->ih, conv->iw};
+    size_t all, depth_count, out_count, in_count;
+
+    if (product(x, 4, &all) || product(y, 4, &all) || product(w, 4, &all) ||
+        product(depth, 3, &depth_count) || product(out, 2, &out_count) ||
+        product(in, 2, &in_count) || depth_count > INT_MAX || out_count > INT_MAX ||
+        in_count > INT_MAX)
+        return -EOVERFLOW;
+    if (!axis_fits(conv->ih, conv->oh, conv->kh, conv->stride_h, conv->dil_h, conv->pad_top) ||
+        !axis_fits(conv->iw, conv->ow, conv->kw, conv->stride_w, conv->dil_w, conv->pad_left))
+        return -EOVERFLOW;
+    return 0;
+}
+
+int kn_conv_plan(const struct kn_conv *conv, int threads, struct kn_conv_plan *ret_plan) {
+    struct kn_conv_plan plan = {.conv = *conv};
+    const struct kn_conv_algo *const *algo = algos;
+
+    if (threads < 1 || has_contradiction(conv))
+        return -EINVAL;
+    int rc = check_sizes(conv);
+    if (rc < 0)
+        return rc;
+    while (!(*algo)->fits(conv))
+        algo++;
+    plan.algo = *algo;
+    plan.algo->size(&plan);
+    if (__builtin_mul_overflow(plan.workspace_bytes, (size_t)threads, &plan.workspace_bytes))
+        return -EOVERFLOW;
+    *ret_plan = plan;
+    return 0;
+}
+
+const char *kn_conv_algo_name(const struct kn_conv_plan *plan) {
+    return plan->algo->name;
+}
+
+void kn_conv_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+                  void *packed) {
+    plan->algo->pack(plan, w, bias, packed);
+}
+
+void kn_conv_run(const struct kn_conv_plan *plan, const void *packed, const float *x,
+                 const float *residual, float *y, void *workspace, struct kn_threads *threads) {
+    plan->algo->run(plan, packed, x, residual, y, workspace, threads);
+}

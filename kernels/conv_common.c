@@ -1,0 +1,88 @@
+#include <string.h>
+
+#include "conv_internal.h"
+
+/* Half of the Pi 4's 1 MB L2 and of Zen 4's: the panel; the rest is for products and the library's
+ * own blocks. docs/kernels.md has the measurement. */
+#define PANEL_BYTES  (384 * 1024)
+#define PANEL_MIN    64
+#define PANEL_MAX    1024
+#define PANEL_FACTOR 16 /* widths are multiples of the widest micro-kernel */
+
+static size_t bias_bytes(const struct kn_conv *conv) {
+    return kn_round_up((size_t)conv->oc * sizeof(float), KN_ALIGN);
+}
+
+static size_t weights_bytes(const struct kn_conv *conv) {
+    return (size_t)conv->oc * (size_t)(conv->ic / conv->group) * (size_t)conv->kh *
+           (size_t)conv->kw * sizeof(float);
+}
+
+size_t kn_conv_plain_bytes(const struct kn_conv *conv) {
+    return bias_bytes(conv) + weights_bytes(conv);
+}
+
+void kn_conv_plain_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+                        void *packed) {
+    const struct kn_conv *conv = &plan->conv;
+    size_t head = bias_bytes(conv);
+
+    memset(packed, 0, head);
+    if (bias)
+        memcpy(packed, bias, (size_t)conv->oc * sizeof(float));
+    memcpy((char *)packed + head, w, weights_bytes(conv));
+}
+
+const float *kn_conv_plain_weights(const struct kn_conv *conv, const void *packed) {
+    return (const float *)((const char *)packed + bias_bytes(conv));
+}
+
+static void fill(float *y, float value, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++)
+        y[i] = value;
+}
+
+static KN_CLONES void add_scalar(const float *x, float value, float *y, ptrdiff_t count) {
+    KN_IVDEP
+    for (ptrdiff_t i = 0; i < count; i++)
+        y[i] = x[i] + value;
+}
+
+void kn_strip_begin(const struct kn_strip *strip, const float *bias, const float *residual,
+                    float *y) {
+    for (ptrdiff_t i = 0; i < strip->rows; i++) {
+        float *row = y + i * strip->ld;
+        float value = bias ? bias[i] : 0.0f;
+        if (residual)
+            add_scalar(residual + i * strip->ld, value, row, strip->cols);
+        else
+            fill(row, value, strip->cols);
+    }
+}
+
+void kn_strip_end(const struct kn_strip *strip, const struct kn_activation *act, float *y) {
+    if (act->kind == KN_ACT_NONE)
+        return;
+    for (ptrdiff_t i = 0; i < strip->rows; i++) {
+        float *row = y + i * strip->ld;
+        kn_act_row(act, row, row, strip->cols);
+    }
+}
+
+int kn_conv_panel(ptrdiff_t rows, ptrdiff_t cols) {
+    ptrdiff_t most = PANEL_BYTES / (rows * (ptrdiff_t)sizeof(float));
+
+    most = kn_min(kn_max(most / PANEL_FACTOR * PANEL_FACTOR, PANEL_MIN), PANEL_MAX);
+    ptrdiff_t strips = kn_ceil_div(cols, most);
+    ptrdiff_t width = kn_ceil_div(kn_ceil_div(cols, strips), PANEL_FACTOR) * PANEL_FACTOR;
+    return (int)kn_min(width, cols);
+}
+
+void kn_valid_range(ptrdiff_t in, ptrdiff_t out, ptrdiff_t stride, ptrdiff_t offset,
+                    ptrdiff_t *ret_lo, ptrdiff_t *ret_hi) {
+    ptrdiff_t lo = offset < 0 ? kn_ceil_div(-offset, stride) : 0;
+    ptrdiff_t hi = in > offset ? kn_ceil_div(in - offset, stride) : 0;
+
+    *ret_lo = kn_min(lo, out);
+    *ret_hi = kn_max(kn_min(hi, out), *ret_lo);
+}

@@ -1,0 +1,58 @@
+/* The table of convolution algorithms; docs/kernels.md tells how to add one. */
+#ifndef KERNELS_CONV_INTERNAL_H
+#define KERNELS_CONV_INTERNAL_H
+
+#include "internal.h"
+
+/* One way to compute a convolution. conv.c tries them in the order of its table. What fits() and
+ * size() answer may depend on the shape and the CPU, never on the number of threads. */
+struct kn_conv_algo {
+    const char *name;
+
+    /* Whether this algorithm can do conv and is the right choice for it. */
+    bool (*fits)(const struct kn_conv *conv);
+
+    /* Sets plan->packed_bytes, plan->panel and plan->workspace_bytes: scratch of ONE thread, a
+     * multiple of KN_ALIGN. Sizes cannot overflow where conv.c's limits hold. */
+    void (*size)(struct kn_conv_plan *plan);
+
+    /* Writes all of packed. w and bias may be unaligned, bias may be NULL. */
+    void (*pack)(const struct kn_conv_plan *plan, const float *w, const float *bias, void *packed);
+
+    void (*run)(const struct kn_conv_plan *plan, const void *packed, const float *x,
+                const float *residual, float *y, void *workspace, struct kn_threads *threads);
+};
+
+extern const struct kn_conv_algo kn_conv_depthwise;
+extern const struct kn_conv_algo kn_conv_1x1;
+extern const struct kn_conv_algo kn_conv_im2col;
+
+/* ---- what the algorithms share (conv_common.c) ---- */
+
+/* Packed weights that begin with a bias for every output channel (zeros where there is none),
+ * padded to KN_ALIGN; then the weights in ONNX's order. */
+size_t kn_conv_plain_bytes(const struct kn_conv *conv);
+void kn_conv_plain_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+                        void *packed);
+const float *kn_conv_plain_weights(const struct kn_conv *conv, const void *packed);
+
+/* A piece of y: rows are output channels, ld elements apart. */
+struct kn_strip {
+    ptrdiff_t rows, cols, ld;
+};
+
+/* y = bias + residual (either may be NULL); residual lies like y and may be y. */
+void kn_strip_begin(const struct kn_strip *strip, const float *bias, const float *residual,
+                    float *y);
+void kn_strip_end(const struct kn_strip *strip, const struct kn_activation *act, float *y);
+
+/* How many columns a strip has, at most, so that a matrix of that many rows and the products made
+ * from it stay in cache; strips of one image differ little in width. */
+int kn_conv_panel(ptrdiff_t rows, ptrdiff_t cols);
+
+/* The output columns [*ret_lo, *ret_hi) of [0, out) whose input column o * stride + offset lies in
+ * [0, in). *ret_lo <= *ret_hi. */
+void kn_valid_range(ptrdiff_t in, ptrdiff_t out, ptrdiff_t stride, ptrdiff_t offset,
+                    ptrdiff_t *ret_lo, ptrdiff_t *ret_hi);
+
+#endif

@@ -1,0 +1,48 @@
+#include <math.h>
+
+#include "../internal.h"
+
+/* In double. */
+void kn_lrn_ref(int n, int c, size_t inner, int size, float alpha, float beta, float bias,
+                const float *x, float *y) {
+    for (size_t b = 0; b < (size_t)n; b++)
+        for (int k = 0; k < c; k++)
+            for (size_t i = 0; i < inner; i++) {
+                double sum = 0.0;
+                for (int j = k - (size - 1) / 2; j <= k + size / 2; j++)
+                    if (j >= 0 && j < c) {
+                        double v = (double)x[(b * (size_t)c + (size_t)j) * inner + i];
+                        sum += v * v;
+                    }
+                size_t at = (b * (size_t)c + (size_t)k) * inner + i;
+                double d = (double)bias + (double)alpha / (double)size * sum;
+                y[at] = (float)((double)x[at] / pow(d, (double)beta));
+            }
+}
+
+/* In double; y may be x. The first of several largest is hardmax's one. */
+static void softmax_line_ref(enum kn_softmax_kind kind, size_t axis, size_t stride, const float *x,
+                             float *y) {
+    size_t best = 0;
+    double sum = 0.0;
+
+    for (size_t i = 1; i < axis; i++)
+        if (x[i * stride] > x[best * stride])
+            best = i;
+    double max = (double)x[best * stride];
+    for (size_t i = 0; i < axis; i++)
+        sum += exp((double)x[i * stride] - max);
+    for (size_t i = 0; i < axis; i++) {
+        double v = (double)x[i * stride] - max;
+        y[i * stride] = kind == KN_SOFTMAX       ? (float)(exp(v) / sum)
+                        : kind == KN_LOG_SOFTMAX ? (float)(v - log(sum))
+                                                 : (float)(i == best);
+    }
+}
+
+void kn_softmax_ref(enum kn_softmax_kind kind, size_t outer, size_t axis, size_t inner,
+                    const float *x, float *y) {
+    for (size_t o = 0; o < outer && axis > 0; o++)
+        for (size_t i = 0; i < inner; i++)
+            softmax_line_ref(kind, axis, inner, x + o * axis * inner + i, y + o * axis * inner + i);
+}
