@@ -30,27 +30,30 @@ int err_prefix(struct err *err, int code, const char *fmt, ...) {
 
 #define WORD_MAX 64
 
-/* Levenshtein's distance by two rows; words longer than WORD_MAX are cut. */
+/* Levenshtein's distance with swapped neighbours counted once, by three rows; words longer than
+ * WORD_MAX are cut. */
 static size_t edit_distance(const char *a, const char *b) {
-    size_t row[WORD_MAX + 1];
+    size_t rows[3][WORD_MAX + 1];
     size_t na = strnlen(a, WORD_MAX), nb = strnlen(b, WORD_MAX);
     for (size_t j = 0; j <= nb; j++)
-        row[j] = j;
+        rows[0][j] = j;
     for (size_t i = 1; i <= na; i++) {
-        size_t diagonal = row[0];
+        const size_t *before = rows[(i + 1) % 3], *above = rows[(i - 1) % 3];
+        size_t *row = rows[i % 3];
         row[0] = i;
         for (size_t j = 1; j <= nb; j++) {
-            size_t above = row[j];
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            if (above + 1 < best)
-                best = above + 1;
+            size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            if (above[j] + 1 < best)
+                best = above[j] + 1;
             if (row[j - 1] + 1 < best)
                 best = row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
             row[j] = best;
-            diagonal = above;
         }
     }
-    return row[nb];
+    return rows[na % 3][nb];
 }
 
 const char *err_nearest(const char *word, const char *const *candidates, size_t count) {

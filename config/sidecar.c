@@ -248,15 +248,20 @@ static int read_picture(const struct schema_file *file, const struct schema_key 
 /* ---- labels and dims ---------------------------------------------------------------------------
  */
 
-static int new_labels(const struct schema_file *file, struct sidecar *sidecar, size_t count,
-                      const struct tree_node *value) {
+/* The sentence of an error is without its place. */
+static int new_labels(struct sidecar *sidecar, size_t count, struct err *err) {
     if (count == 0)
-        return tree_error(file->tree, value, file->err, "'labels' has no labels: remove it");
+        return err_set(err, -EINVAL, "has no labels");
     if (count > SIDECAR_LABELS_MAX)
-        return tree_error(file->tree, value, file->err,
-                          "'labels' has %zu labels: at most %d can be", count, SIDECAR_LABELS_MAX);
+        return err_set(err, -EINVAL, "has %zu labels, but at most %d can be", count,
+                       SIDECAR_LABELS_MAX);
     sidecar->labels = calloc(count, sizeof(*sidecar->labels));
-    return sidecar->labels ? 0 : schema_no_memory(file);
+    return sidecar->labels ? 0 : err_set(err, -ENOMEM, "no memory");
+}
+
+static int prefix_place(const struct schema_file *file, const struct tree_node *value, int code) {
+    return err_prefix(file->err, code, "%s:%d:%d: 'labels'", file->tree->name, value->line,
+                      value->column);
 }
 
 static int read_label_list(const struct schema_file *file, const struct schema_key *key,
@@ -264,34 +269,37 @@ static int read_label_list(const struct schema_file *file, const struct schema_k
     size_t count = 0;
     for (const struct tree_node *node = value->first; node; node = node->next)
         count++;
-    int rc = new_labels(file, sidecar, count, value);
+    int rc = new_labels(sidecar, count, file->err);
+    if (rc < 0)
+        return prefix_place(file, value, rc);
     for (const struct tree_node *node = value->first; node && rc == 0; node = node->next)
         rc = schema_read_text(file, key, node, &sidecar->labels[sidecar->labels_count++]);
     return rc;
 }
 
-/* One label a line. Empty lines count, because a label's place is its class, but not at the end. */
-static int split_labels(const struct schema_file *file, const struct tree_node *value,
-                        const char *path, const char *text, size_t size, struct sidecar *sidecar) {
+/* One label a line. Empty lines count, because a label's place is its class, but not at the end.
+ * The sentence of an error starts with path. */
+static int split_labels(const char *path, const char *text, size_t size, struct sidecar *sidecar,
+                        struct err *err) {
     while (size > 0 && strchr("\r\n", text[size - 1]))
         size--;
     size_t lines = size > 0;
     for (size_t i = 0; i < size; i++)
         lines += text[i] == '\n';
-    int rc = new_labels(file, sidecar, lines, value);
+    int rc = new_labels(sidecar, lines, err);
     if (rc < 0)
-        return rc;
+        return err_prefix(err, rc, "%s", path);
     for (const char *end = text + size, *line = text; line <= end;) {
         const char *newline = memchr(line, '\n', (size_t)(end - line));
         size_t length = (size_t)((newline ? newline : end) - line);
         if (length > 0 && line[length - 1] == '\r')
             length--;
         if (length > SIDECAR_LABEL_MAX)
-            return err_set(file->err, -EINVAL, "%s:%zu: a label of more than %d bytes", path,
+            return err_set(err, -EINVAL, "%s:%zu: a label of more than %d bytes", path,
                            sidecar->labels_count + 1, SIDECAR_LABEL_MAX);
         char *label = strndup(line, length);
         if (!label)
-            return schema_no_memory(file);
+            return err_set(err, -ENOMEM, "%s: no memory", path);
         sidecar->labels[sidecar->labels_count++] = label;
         line = newline ? newline + 1 : end + 1;
     }
@@ -311,11 +319,10 @@ static int read_label_file(const struct schema_file *file, const struct schema_k
         rc = tree_check_text(text, size, path, file->err);
     if (rc == 0) {
         size_t bom = tree_bom_length(text, size);
-        rc = split_labels(file, value, path, text + bom, size - bom, sidecar);
+        rc = split_labels(path, text + bom, size - bom, sidecar, file->err);
     }
     if (rc < 0)
-        err_prefix(file->err, rc, "%s:%d:%d: 'labels'", file->tree->name, value->line,
-                   value->column);
+        prefix_place(file, value, rc);
 done:
     free(text);
     free(path);

@@ -332,34 +332,39 @@ static int build_children(struct builder *builder, struct tree_node *parent, int
     }
 }
 
-/* Reads the stream: nothing, or one document. */
+/* Takes an event of which only type and place matter. */
+static int skip_event(struct builder *builder, yaml_event_type_t *ret_type, yaml_mark_t *ret_mark) {
+    yaml_event_t event;
+    int rc = next_event(builder, &event);
+    if (rc < 0)
+        return rc;
+    *ret_type = event.type;
+    *ret_mark = event.start_mark;
+    yaml_event_delete(&event);
+    return 0;
+}
+
+/* Reads the stream: nothing, or one document. *ret_root is the caller's to free also after an
+ * error. */
 static int build_document(struct builder *builder, struct tree_node **ret_root) {
     yaml_event_t event;
-    int documents = 0;
-    for (;;) {
-        int rc = next_event(builder, &event);
-        if (rc < 0)
-            return rc;
-        switch (event.type) {
-        case YAML_STREAM_END_EVENT:
-            yaml_event_delete(&event);
-            return 0;
-        case YAML_STREAM_START_EVENT:
-        case YAML_DOCUMENT_END_EVENT:
-            yaml_event_delete(&event);
-            break;
-        case YAML_DOCUMENT_START_EVENT:
-            if (++documents > 1)
-                rc = fail_at(builder, event.start_mark,
-                             "a second document ('---'): the file may hold one");
-            yaml_event_delete(&event);
-            break;
-        default:
-            rc = build_node(builder, &event, 0, ret_root);
-        }
-        if (rc < 0)
-            return rc;
-    }
+    yaml_event_type_t type;
+    yaml_mark_t mark;
+    int rc = skip_event(builder, &type, &mark); /* start of the stream */
+    if (rc == 0)
+        rc = skip_event(builder, &type, &mark); /* its end, or start of the document */
+    if (rc < 0 || type == YAML_STREAM_END_EVENT)
+        return rc;
+    rc = next_event(builder, &event);
+    if (rc == 0)
+        rc = build_node(builder, &event, 0, ret_root);
+    if (rc == 0)
+        rc = skip_event(builder, &type, &mark); /* end of the document */
+    if (rc == 0)
+        rc = skip_event(builder, &type, &mark);
+    if (rc == 0 && type != YAML_STREAM_END_EVENT)
+        rc = fail_at(builder, mark, "a second document ('---'): the file may hold one");
+    return rc;
 }
 
 int tree_parse(const char *text, size_t size, const char *name, struct tree *ret_tree,

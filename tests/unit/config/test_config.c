@@ -526,16 +526,21 @@ static void pipeline_has_a_longest_length(void **state) {
 }
 
 static void dims_have_a_largest_count(void **state) {
-    char yaml[1024] = "dims: {";
+    char *yaml = NULL;
+    size_t size;
     struct config *config = NULL;
     struct err err;
     (void)state;
+    FILE *out = open_memstream(&yaml, &size);
+    fprintf(out, "dims: {");
     for (int i = 0; i < CONFIG_DIMS_MAX + 1; i++)
-        sprintf(yaml + strlen(yaml), "d%02d: 1, ", i);
-    strcat(yaml, "}");
+        fprintf(out, "d%02d: 1, ", i);
+    fprintf(out, "}");
+    fclose(out);
 
     assert_int_equal(parse(yaml, "f.yaml", &config, &err), -EINVAL);
     assert_string_equal(err.text, "f.yaml:1:520: more than 64 names in 'dims'");
+    free(yaml);
 }
 
 static void file_that_is_too_large_is_refused(void **state) {
@@ -561,11 +566,13 @@ static void too_many_values_are_refused(void **state) {
     struct config *config = NULL;
     struct err err;
     (void)state;
-    size_t size = 8 + 2 * 200000;
-    char *text = malloc(size);
-    memcpy(text, "dims: [ ", 8);
-    for (size_t i = 8; i < size; i += 2)
-        memcpy(text + i, "a,", 2);
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    fprintf(out, "dims: [ ");
+    for (int i = 0; i < 200000; i++)
+        fprintf(out, "a,");
+    fclose(out);
 
     int rc = config_parse(text, size, "f.yaml", &config, &err);
 
