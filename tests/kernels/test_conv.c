@@ -1,0 +1,505 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "tests/lib/kn_check.h"
+
+/* One convolution with everything that it needs. */
+struct problem {
+    struct kn_conv conv;
+    struct guarded w, bias, x, residual, want, magnitude;
+    bool has_bias;
+    size_t outputs;
+    char text[256];
+};
+
+static size_t count_x(const struct kn_conv *c) {
+    return (size_t)c->n * (size_t)c->ic * (size_t)c->ih * (size_t)c->iw;
+}
+
+static size_t count_y(const struct kn_conv *c) {
+    return (size_t)c->n * (size_t)c->oc * (size_t)c->oh * (size_t)c->ow;
+}
+
+static size_t count_w(const struct kn_conv *c) {
+    return (size_t)c->oc * (size_t)(c->ic / c->group) * (size_t)c->kh * (size_t)c->kw;
+}
+
+static void describe(struct problem *p) {
+    const struct kn_conv *c = &p->conv;
+
+    snprintf(p->text, sizeof(p->text),
+             "conv n %d x %dx%dx%d y %dx%dx%d k %dx%d stride %dx%d dil %dx%d pad %d,%d group %d "
+             "act %d%s%s",
+             c->n, c->ic, c->ih, c->iw, c->oc, c->oh, c->ow, c->kh, c->kw, c->stride_h, c->stride_w,
+             c->dil_h, c->dil_w, c->pad_top, c->pad_left, c->group, (int)c->act.kind,
+             c->residual ? " residual" : "", p->has_bias ? " bias" : "");
+}
+
+/* The sums of absolute values, by the reference itself. */
+static void make_magnitude(struct problem *p) {
+    struct kn_conv plain = p->conv;
+    struct guarded w = guarded_magnitude(&p->w), x = guarded_magnitude(&p->x);
+    struct guarded bias = guarded_magnitude(&p->bias), residual = {0};
+
+    plain.act = (struct kn_activation){KN_ACT_NONE, 0.0f, 0.0f};
+    if (plain.residual)
+        residual = guarded_magnitude(&p->residual);
+    p->magnitude = guarded_new(p->outputs * sizeof(float));
+    kn_conv_ref(&plain, w.data, p->has_bias ? bias.data : NULL, x.data, residual.data,
+                p->magnitude.data);
+    guarded_free(&w, p->text);
+    guarded_free(&x, p->text);
+    guarded_free(&bias, p->text);
+    guarded_free(&residual, p->text);
+}
+
+static void problem_init(struct problem *p, struct rng *rng, const struct kn_conv *conv) {
+    *p = (struct problem){.conv = *conv, .has_bias = rng_chance(rng, 70)};
+    p->outputs = count_y(conv);
+    describe(p);
+    p->w = guarded_floats(rng, count_w(conv));
+    p->bias = guarded_floats(rng, (size_t)conv->oc);
+    p->x = guarded_floats(rng, count_x(conv));
+    if (conv->residual)
+        p->residual = guarded_floats(rng, p->outputs);
+    p->want = guarded_new(p->outputs * sizeof(float));
+    kn_conv_ref(conv, p->w.data, p->has_bias ? p->bias.data : NULL, p->x.data, p->residual.data,
+                p->want.data);
+    make_magnitude(p);
+}
+
+static void problem_fini(struct problem *p) {
+    guarded_free(&p->w, p->text);
+    guarded_free(&p->bias, p->text);
+    guarded_free(&p->x, p->text);
+    guarded_free(&p->residual, p->text);
+    guarded_free(&p->want, p->text);
+    guarded_free(&p->magnitude, p->text);
+}
+
+/* Packs from unaligned memory, as weights lie in a mapped file. */
+static struct guarded pack_unaligned(const struct problem *p, const struct kn_conv_plan *plan) {
+    struct guarded packed = guarded_new(plan->packed_bytes);
+    size_t w_bytes = count_w(&p->conv) * sizeof(float);
+    size_t bias_bytes = (size_t)p->conv.oc * sizeof(float);
+    char *w = malloc(w_bytes + 1), *bias = malloc(bias_bytes + 3);
+
+    assert_non_null(w);
+    assert_non_null(bias);
+    memcpy(w + 1, p->w.data, w_bytes);
+    memcpy(bias + 3, p->bias.data, bias_bytes);
+    kn_conv_pack(plan, (const float *)(const void *)(w + 1),
+                 p->has_bias ? (const float *)(const void *)(bias + 3) : NULL, packed.data);
+    free(w);
+    free(bias);
+    return packed;
+}
+
+/* Runs with the given pool; y is given, and is the residual when it is that too. */
+static void run(const struct problem *p, int threads, const float *residual, float *y) {
+    struct kn_conv_plan plan;
+
+    assert_int_equal(kn_conv_plan(&p->conv, threads + 1, &plan), 0);
+    struct guarded packed = pack_unaligned(p, &plan);
+    struct guarded workspace = guarded_new(plan.workspace_bytes);
+    kn_conv_run(&plan, packed.data, p->x.data, residual, y, workspace.data, check_pool(threads));
+    guarded_free(&packed, p->text);
+    guarded_free(&workspace, p->text);
+}
+
+static void check_problem(const struct problem *p) {
+    double depth = (double)(p->conv.ic / p->conv.group) * p->conv.kh * p->conv.kw;
+    /* An activation stretches a difference by less than two. */
+    struct tolerance tolerance = {
+        .units = 2.0 * (4.0 + sqrt(depth)), .magnitude = p->magnitude.data, .least = 1e-3};
+    size_t bytes = p->outputs * sizeof(float);
+    struct guarded first = guarded_new(bytes);
+
+    run(p, 0, p->residual.data, first.data);
+    check_floats(first.data, p->want.data, p->outputs, &tolerance, p->text);
+    for (int threads = 1; threads < POOLS; threads++) {
+        struct guarded y = guarded_new(bytes);
+        run(p, threads, p->residual.data, y.data);
+        check_bytes(y.data, first.data, bytes, p->text);
+        guarded_free(&y, p->text);
+    }
+    if (p->conv.residual) {
+        struct guarded y = guarded_new(bytes);
+        memcpy(y.data, p->residual.data, bytes);
+        run(p, 1, y.data, y.data);
+        check_bytes(y.data, first.data, bytes, p->text);
+        guarded_free(&y, p->text);
+    }
+    guarded_free(&first, p->text);
+}
+
+static void check_conv(struct rng *rng, const struct kn_conv *conv) {
+    struct problem p;
+
+    problem_init(&p, rng, conv);
+    check_problem(&p);
+    problem_fini(&p);
+}
+
+static const struct kn_activation some_acts[] = {
+    {KN_ACT_NONE, 0.0f, 0.0f}, {KN_ACT_RELU, 0.0f, 0.0f},       {KN_ACT_CLIP, -0.25f, 0.75f},
+    {KN_ACT_SILU, 0.0f, 0.0f}, {KN_ACT_LEAKY_RELU, 0.1f, 0.0f}, {KN_ACT_HARD_SWISH, 0.0f, 0.0f},
+    {KN_ACT_GELU, 0.0f, 0.0f},
+};
+
+/* Any output size that is not too large is legal: padding below and right follows from it, and may
+ * be negative. */
+static int random_out(struct rng *rng, int in, int kernel, int stride, int dil, int pad) {
+    int natural = (in + pad + rng_int(rng, -1, 2) - (kernel - 1) * dil - 1) / stride + 1;
+
+    return natural < 1 ? 1 : natural > 40 ? 40 : natural;
+}
+
+static struct kn_conv random_conv(struct rng *rng) {
+    struct kn_conv c = {
+        .n = rng_int(rng, 1, 3),
+        .ih = rng_int(rng, 1, 19),
+        .iw = rng_int(rng, 1, 23),
+        .kh = rng_int(rng, 1, 5),
+        .kw = rng_int(rng, 1, 5),
+        .stride_h = rng_int(rng, 1, 3),
+        .stride_w = rng_int(rng, 1, 3),
+        .dil_h = rng_int(rng, 1, 3),
+        .dil_w = rng_int(rng, 1, 3),
+        .pad_top = rng_int(rng, -2, 4),
+        .pad_left = rng_int(rng, -2, 4),
+        .group = rng_chance(rng, 60) ? 1 : rng_int(rng, 2, 5),
+        .act = some_acts[rng_int(rng, 0, 6)],
+        .residual = rng_chance(rng, 40),
+    };
+
+    c.ic = c.group * rng_int(rng, 1, 6);
+    c.oc = c.group * rng_int(rng, 1, 7);
+    c.oh = random_out(rng, c.ih, c.kh, c.stride_h, c.dil_h, c.pad_top);
+    c.ow = random_out(rng, c.iw, c.kw, c.stride_w, c.dil_w, c.pad_left);
+    return c;
+}
+
+static void random_convolutions_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 1};
+
+    (void)state;
+    for (int i = 0; i < 1500; i++) {
+        struct kn_conv c = random_conv(&rng);
+        check_conv(&rng, &c);
+    }
+}
+
+static void random_depthwise_convolutions_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 2};
+
+    (void)state;
+    for (int i = 0; i < 700; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.group = rng_int(&rng, 2, 9);
+        c.ic = c.group;
+        c.oc = c.group * (rng_chance(&rng, 80) ? 1 : rng_int(&rng, 2, 3));
+        if (rng_chance(&rng, 60)) {
+            c.kh = c.kw = rng_chance(&rng, 50) ? 3 : 5;
+            c.stride_h = c.stride_w = rng_int(&rng, 1, 2);
+            c.dil_h = c.dil_w = 1;
+            c.iw = rng_int(&rng, 1, 70);
+            c.pad_top = c.pad_left = c.kh / 2;
+            c.oh = (c.ih + 2 * c.pad_top - c.kh) / c.stride_h + 1;
+            c.ow = (c.iw + 2 * c.pad_left - c.kw) / c.stride_w + 1;
+        }
+        check_conv(&rng, &c);
+    }
+}
+
+static void random_pointwise_convolutions_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 3};
+
+    (void)state;
+    for (int i = 0; i < 400; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.kh = c.kw = c.stride_h = c.stride_w = 1;
+        c.pad_top = c.pad_left = 0;
+        c.oh = c.ih;
+        c.ow = c.iw;
+        check_conv(&rng, &c);
+    }
+}
+
+/* Several strips, several blocks of output channels, edges that are no multiple of anything. */
+static void large_convolutions_agree_with_the_reference(void **state) {
+    static const struct kn_conv convs[] = {
+        {.n = 1,
+         .ic = 96,
+         .ih = 41,
+         .iw = 43,
+         .oc = 21,
+         .oh = 41,
+         .ow = 43,
+         .kh = 3,
+         .kw = 3,
+         .stride_h = 1,
+         .stride_w = 1,
+         .dil_h = 1,
+         .dil_w = 1,
+         .pad_top = 1,
+         .pad_left = 1,
+         .group = 1,
+         .act = {KN_ACT_RELU, 0, 0}},
+        {.n = 2,
+         .ic = 3,
+         .ih = 97,
+         .iw = 101,
+         .oc = 13,
+         .oh = 48,
+         .ow = 51,
+         .kh = 7,
+         .kw = 7,
+         .stride_h = 2,
+         .stride_w = 2,
+         .dil_h = 1,
+         .dil_w = 1,
+         .pad_top = 3,
+         .pad_left = 3,
+         .group = 1,
+         .act = {KN_ACT_RELU, 0, 0}},
+        {.n = 1,
+         .ic = 517,
+         .ih = 7,
+         .iw = 7,
+         .oc = 613,
+         .oh = 7,
+         .ow = 7,
+         .kh = 1,
+         .kw = 1,
+         .stride_h = 1,
+         .stride_w = 1,
+         .dil_h = 1,
+         .dil_w = 1,
+         .group = 1,
+         .residual = true,
+         .act = {KN_ACT_RELU, 0, 0}},
+        {.n = 1,
+         .ic = 256,
+         .ih = 7,
+         .iw = 7,
+         .oc = 130,
+         .oh = 7,
+         .ow = 7,
+         .kh = 3,
+         .kw = 3,
+         .stride_h = 1,
+         .stride_w = 1,
+         .dil_h = 1,
+         .dil_w = 1,
+         .pad_top = 1,
+         .pad_left = 1,
+         .group = 1,
+         .residual = true},
+        {.n = 1,
+         .ic = 70,
+         .ih = 53,
+         .iw = 47,
+         .oc = 30,
+         .oh = 53,
+         .ow = 47,
+         .kh = 1,
+         .kw = 1,
+         .stride_h = 1,
+         .stride_w = 1,
+         .dil_h = 1,
+         .dil_w = 1,
+         .group = 2,
+         .residual = true},
+        {.n = 1,
+         .ic = 512,
+         .ih = 1,
+         .iw = 1,
+         .oc = 1000,
+         .oh = 1,
+         .ow = 1,
+         .kh = 1,
+         .kw = 1,
+         .stride_h = 1,
+         .stride_w = 1,
+         .dil_h = 1,
+         .dil_w = 1,
+         .group = 1},
+        {.n = 1,
+         .ic = 64,
+         .ih = 6,
+         .iw = 6,
+         .oc = 300,
+         .oh = 1,
+         .ow = 1,
+         .kh = 6,
+         .kw = 6,
+         .stride_h = 1,
+         .stride_w = 1,
+         .dil_h = 1,
+         .dil_w = 1,
+         .group = 1},
+        {.n = 1,
+         .ic = 16,
+         .ih = 112,
+         .iw = 112,
+         .oc = 16,
+         .oh = 56,
+         .ow = 56,
+         .kh = 3,
+         .kw = 3,
+         .stride_h = 2,
+         .stride_w = 2,
+         .dil_h = 1,
+         .dil_w = 1,
+         .pad_top = 0,
+         .pad_left = 0,
+         .group = 16,
+         .act = {KN_ACT_CLIP, 0, 6}},
+    };
+    struct rng rng = {.state = 4};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(convs) / sizeof(convs[0]); i++)
+        check_conv(&rng, &convs[i]);
+}
+
+/* A convolution of which the model layer relies that a picture's result does not depend on others.
+ */
+static void an_image_gives_the_same_bits_alone_and_in_a_batch(void **state) {
+    struct rng rng = {.state = 5};
+    struct problem batch, alone;
+
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.n = 3;
+        c.residual = false;
+        problem_init(&batch, &rng, &c);
+        alone = batch;
+        alone.conv.n = 1;
+        struct guarded y = guarded_new(batch.outputs * sizeof(float));
+        struct guarded one = guarded_new(batch.outputs / 3 * sizeof(float));
+        run(&batch, 1, NULL, y.data);
+        run(&alone, 2, NULL, one.data);
+        check_bytes(one.data, y.data, one.bytes, batch.text);
+        guarded_free(&y, batch.text);
+        guarded_free(&one, batch.text);
+        problem_fini(&batch);
+    }
+}
+
+static const struct kn_conv small = {.n = 1,
+                                     .ic = 4,
+                                     .ih = 8,
+                                     .iw = 8,
+                                     .oc = 4,
+                                     .oh = 8,
+                                     .ow = 8,
+                                     .kh = 3,
+                                     .kw = 3,
+                                     .stride_h = 1,
+                                     .stride_w = 1,
+                                     .dil_h = 1,
+                                     .dil_w = 1,
+                                     .pad_top = 1,
+                                     .pad_left = 1,
+                                     .group = 1};
+
+static void the_algorithm_follows_from_the_shape(void **state) {
+    struct kn_conv c = small;
+    struct kn_conv_plan plan;
+
+    (void)state;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+    assert_string_equal(kn_conv_algo_name(&plan), "im2col");
+    c.group = 4;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+    assert_string_equal(kn_conv_algo_name(&plan), "depthwise");
+    c = small;
+    c.kh = c.kw = 1;
+    c.pad_top = c.pad_left = 0;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+    assert_string_equal(kn_conv_algo_name(&plan), "1x1");
+}
+
+static void the_plan_of_a_layer_is_the_same_for_any_number_of_threads(void **state) {
+    struct kn_conv_plan one, many;
+
+    (void)state;
+    assert_int_equal(kn_conv_plan(&small, 1, &one), 0);
+    assert_int_equal(kn_conv_plan(&small, 8, &many), 0);
+    assert_ptr_equal(one.algo, many.algo);
+    assert_int_equal(one.panel, many.panel);
+    assert_int_equal(one.packed_bytes, many.packed_bytes);
+    assert_int_equal(8 * one.workspace_bytes, many.workspace_bytes);
+}
+
+static void contradictory_shapes_are_refused(void **state) {
+    struct kn_conv_plan plan;
+    struct kn_conv c = small;
+
+    (void)state;
+    c.group = 3;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EINVAL);
+    c = small;
+    c.stride_h = 0;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EINVAL);
+    c = small;
+    c.oh = 0;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EINVAL);
+    c = small;
+    c.ic = -4;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EINVAL);
+    c = small;
+    c.act.kind = KN_ACT_COUNT;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EINVAL);
+    assert_int_equal(kn_conv_plan(&small, 0, &plan), -EINVAL);
+}
+
+static void sizes_that_do_not_fit_are_refused(void **state) {
+    struct kn_conv_plan plan;
+    struct kn_conv c = small;
+
+    (void)state;
+    c.ic = c.oc = c.ih = c.iw = INT_MAX;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EOVERFLOW);
+    c = small;
+    c.oh = c.ow = 100000;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EOVERFLOW);
+    c = small;
+    c.stride_w = INT_MAX;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EOVERFLOW);
+    c = small;
+    c.dil_h = INT_MAX;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EOVERFLOW);
+    c = small;
+    c.pad_left = INT_MIN;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), -EOVERFLOW);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_convolutions_agree_with_the_reference),
+        cmocka_unit_test(random_depthwise_convolutions_agree_with_the_reference),
+        cmocka_unit_test(random_pointwise_convolutions_agree_with_the_reference),
+        cmocka_unit_test(large_convolutions_agree_with_the_reference),
+        cmocka_unit_test(an_image_gives_the_same_bits_alone_and_in_a_batch),
+        cmocka_unit_test(the_algorithm_follows_from_the_shape),
+        cmocka_unit_test(the_plan_of_a_layer_is_the_same_for_any_number_of_threads),
+        cmocka_unit_test(contradictory_shapes_are_refused),
+        cmocka_unit_test(sizes_that_do_not_fit_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, check_setup, check_teardown);
+}
