@@ -1,0 +1,152 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "tests/lib/kn_check.h"
+
+/* The definitions, in double. The limits at the infinities are the mathematical ones. */
+static double sigmoid(double v) {
+    return 1.0 / (1.0 + exp(-v));
+}
+
+static double clamp01(double v) {
+    return v < 0.0 ? 0.0 : v > 1.0 ? 1.0 : v;
+}
+
+static double softplus(double v) {
+    return v > 30.0 ? v + exp(-v) : log1p(exp(v));
+}
+
+static double define(const struct kn_activation *act, double v) {
+    double a = (double)act->a, b = (double)act->b;
+
+    switch (act->kind) {
+    case KN_ACT_NONE:
+    case KN_ACT_COUNT:
+        return v;
+    case KN_ACT_RELU:
+        return v < 0 ? 0 : v;
+    case KN_ACT_CLIP:
+        v = v < a ? a : v;
+        return v > b ? b : v;
+    case KN_ACT_LEAKY_RELU:
+        return v < 0 ? a * v : v;
+    case KN_ACT_SIGMOID:
+        return sigmoid(v);
+    case KN_ACT_TANH:
+        return tanh(v);
+    case KN_ACT_HARD_SIGMOID:
+        return clamp01(a * v + b);
+    case KN_ACT_HARD_SWISH:
+        return v == -INFINITY ? 0 : v * clamp01(v / 6 + 0.5);
+    case KN_ACT_SILU:
+        return v == -INFINITY ? 0 : v * sigmoid(v);
+    case KN_ACT_ELU:
+        return v < 0 ? a * expm1(v) : v;
+    case KN_ACT_SELU:
+        return b * (v < 0 ? a * expm1(v) : v);
+    case KN_ACT_CELU:
+        return v < 0 ? a * expm1(v / a) : v;
+    case KN_ACT_SOFTPLUS:
+        return softplus(v);
+    case KN_ACT_SOFTSIGN:
+        return isinf(v) ? copysign(1, v) : v / (1 + fabs(v));
+    case KN_ACT_THRESHOLDED_RELU:
+        return v > a ? v : 0;
+    case KN_ACT_ERF:
+        return erf(v);
+    case KN_ACT_MISH:
+        return v == -INFINITY ? 0 : v * tanh(softplus(v));
+    case KN_ACT_GELU:
+        return v == -INFINITY ? 0 : 0.5 * v * (1 + erf(v / sqrt(2.0)));
+    }
+    return v;
+}
+
+static const struct kn_activation acts[] = {
+    {KN_ACT_NONE, 0, 0},
+    {KN_ACT_RELU, 0, 0},
+    {KN_ACT_CLIP, 0.0f, 6.0f},
+    {KN_ACT_CLIP, -INFINITY, 1.0f},
+    {KN_ACT_CLIP, 2.0f, -1.0f},
+    {KN_ACT_LEAKY_RELU, 0.01f, 0},
+    {KN_ACT_SIGMOID, 0, 0},
+    {KN_ACT_TANH, 0, 0},
+    {KN_ACT_HARD_SIGMOID, 0.2f, 0.5f},
+    {KN_ACT_HARD_SWISH, 0, 0},
+    {KN_ACT_SILU, 0, 0},
+    {KN_ACT_ELU, 1.5f, 0},
+    {KN_ACT_SELU, 1.67326319f, 1.05070102f},
+    {KN_ACT_CELU, 2.0f, 0},
+    {KN_ACT_SOFTPLUS, 0, 0},
+    {KN_ACT_SOFTSIGN, 0, 0},
+    {KN_ACT_THRESHOLDED_RELU, 1.0f, 0},
+    {KN_ACT_ERF, 0, 0},
+    {KN_ACT_MISH, 0, 0},
+    {KN_ACT_GELU, 0, 0},
+};
+
+#define ACTS (sizeof(acts) / sizeof(acts[0]))
+
+static void check_act(const struct kn_activation *act, const struct guarded *x, size_t count,
+                      int threads) {
+    /* Gates are products of rounded factors around 1: least is their share of v. */
+    const struct tolerance tolerance = {.units = 8.0, .least = 1.0};
+    struct guarded y = guarded_new(count * sizeof(float));
+    struct guarded want = guarded_new(count * sizeof(float));
+    char text[64];
+
+    snprintf(text, sizeof(text), "activation %d", (int)act->kind);
+    for (size_t i = 0; i < count; i++)
+        ((float *)want.data)[i] = (float)define(act, (double)((const float *)x->data)[i]);
+    kn_activate(act, x->data, y.data, count, check_pool(threads));
+    check_floats(y.data, want.data, count, &tolerance, text);
+    memcpy(want.data, x->data, count * sizeof(float));
+    kn_activate(act, want.data, want.data, count, check_pool(threads));
+    check_bytes(want.data, y.data, count * sizeof(float), text);
+    guarded_free(&y, text);
+    guarded_free(&want, text);
+}
+
+static void activations_agree_with_their_definitions(void **state) {
+    struct rng rng = {.state = 51};
+
+    (void)state;
+    for (size_t k = 0; k < ACTS; k++)
+        for (int round = 0; round < 6; round++) {
+            size_t count = round == 0 ? 40000 : (size_t)rng_int(&rng, 1, 100);
+            struct guarded x = guarded_floats(&rng, count);
+            for (size_t i = 0; i < count; i++)
+                ((float *)x.data)[i] *= round % 2 ? 4.0f : 100.0f;
+            check_act(&acts[k], &x, count, round % POOLS);
+            guarded_free(&x, "x");
+        }
+}
+
+static void activations_are_right_at_the_ends(void **state) {
+    static const float ends[] = {INFINITY, -INFINITY, NAN,     0.0f,  -0.0f,  3e38f,
+                                 -3e38f,   1e-40f,    -1e-40f, 88.8f, -88.8f, 104.0f,
+                                 -104.0f,  3.0f,      -3.0f,   1.0f,  -1.0f};
+    struct guarded x = guarded_new(sizeof(ends));
+
+    (void)state;
+    memcpy(x.data, ends, sizeof(ends));
+    for (size_t k = 0; k < ACTS; k++)
+        check_act(&acts[k], &x, sizeof(ends) / sizeof(ends[0]), 0);
+    guarded_free(&x, "x");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(activations_agree_with_their_definitions),
+        cmocka_unit_test(activations_are_right_at_the_ends),
+    };
+
+    return cmocka_run_group_tests(tests, check_setup, check_teardown);
+}
