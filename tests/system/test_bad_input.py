@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 """Whatever is wrong, a sentence names the place, the exit code is 1 or the frame is refused, and nothing crashes."""
-import os
 import random
 import re
 import signal
@@ -8,22 +7,7 @@ import socket
 import subprocess
 
 import harness
-
-
-def varint(number):
-    out = b""
-    while number > 127:
-        out += bytes([number & 127 | 128])
-        number >>= 7
-    return out + bytes([number])
-
-
-def field(number, value):
-    """A protobuf field: a varint or bytes."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    value = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(value)) + value
+from harness import field
 
 
 def onnx(op, name="", opset=13):
