@@ -3,9 +3,9 @@
 
     scripts/train-fashion-mnist.py --out models
 
-Needs Debian's python3-torch and dataset-fashion-mnist. Takes about a quarter of an hour on one core of a laptop, with the
-number of epochs that --minutes allows each network. Normalisation and softmax are part of the exported networks: their
-input is [n, 1, 28, 28] with grey values divided by 255, their output the probabilities [n, 10].
+Needs Debian's python3-torch and dataset-fashion-mnist. Takes about a quarter of an hour on one core of a laptop: as many
+epochs as --minutes allows each network. Normalisation and softmax are part of the exported networks: their input is
+[n, 1, 28, 28] with grey values divided by 255, their output the probabilities [n, 10].
 
 Writes for each network NAME:
     fmnist_NAME.onnx         BatchNormalization folded into the convolutions, batch dimension "n"
@@ -27,7 +27,7 @@ SIDE = 28
 OPSET = 13
 
 
-# ---- the data ----------------------------------------------------------------------------------------------------------
+# ---- the data ------------------------------------------------------------------------------------------------------
 
 
 def read_idx(folder, name, header):
@@ -47,7 +47,7 @@ def normalise(pictures):
     return (pictures - MEAN) / STD
 
 
-# ---- the networks ------------------------------------------------------------------------------------------------------
+# ---- the networks --------------------------------------------------------------------------------------------------
 
 
 def conv_bn_relu(inputs, outputs):
@@ -64,7 +64,8 @@ class Vgg(nn.Module):
             conv_bn_relu(1, 16), conv_bn_relu(16, 16), nn.MaxPool2d(2),
             conv_bn_relu(16, 32), conv_bn_relu(32, 32), nn.MaxPool2d(2),
             conv_bn_relu(32, 64), conv_bn_relu(64, 64), nn.MaxPool2d(2))
-        self.c = nn.Sequential(nn.Flatten(), nn.Linear(64 * 9, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, CLASSES))
+        self.c = nn.Sequential(
+            nn.Flatten(), nn.Linear(64 * 9, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, CLASSES))
 
     def forward(self, x):
         return self.c(self.f(x))
@@ -117,7 +118,7 @@ class Whole(nn.Module):
 NETWORKS = {"vgg": Vgg, "resnet": ResNet}
 
 
-# ---- training ----------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------------------------
 
 
 def accuracy(network, pictures, labels):
@@ -169,7 +170,8 @@ def train(name, network, data, test, options):
         fitting = int(60 * options.minutes / (seconds_per_step(network, options.batch) * steps))
         epochs = max(3, min(10, fitting))
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=options.rate, total_steps=epochs * steps, pct_start=0.25)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=options.rate, total_steps=epochs * steps, pct_start=0.25)
     start = time.monotonic()
     for epoch in range(epochs):
         loss = train_epoch(network, optimizer, schedule, data, options)
@@ -193,7 +195,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="vgg, resnet (default: both)")
     parser.add_argument("--out", default=".", help="folder for the ONNX files (default: this one)")
-    parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", help="folder of the data set (%(default)s)")
+    parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist",
+                        help="folder of the data set (%(default)s)")
     parser.add_argument("--minutes", type=float, default=7, help="time for each network, 3 to 10 epochs (%(default)s)")
     parser.add_argument("--epochs", type=int, default=0, help="this many epochs, however long they take")
     parser.add_argument("--steps", type=int, default=None, help="stop each epoch early, to try the script out")
@@ -201,7 +204,8 @@ def main():
     parser.add_argument("--rate", type=float, default=0.01, help="highest learning rate (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="cores (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
-    parser.add_argument("--nofold", action="store_true", help="also write the networks with BatchNormalization as trained")
+    parser.add_argument("--nofold", action="store_true",
+                        help="also write the networks with BatchNormalization as trained")
     options = parser.parse_args()
     unknown = set(options.networks) - set(NETWORKS)
     if unknown:
