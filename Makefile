@@ -1,5 +1,5 @@
 # Convoy. `make help` lists the targets. Everything is built below $(BUILD); SANITIZE=address,undefined builds another
-# tree with sanitizers. As many jobs as there are cores, unless -j says otherwise.
+# tree with sanitizers. As many jobs as there are cores, unless -j says otherwise; V=1 shows whole commands.
 
 SHELL := /bin/bash
 CC ?= cc
@@ -60,6 +60,9 @@ obj_of = $(filter-out $(patsubst %.c,$(BUILD)/obj/%.o,$(MAINS)),$(call objects,$
 .PHONY: all
 all: $(BUILD)/convoyd $(BUILD)/convoyctl ## Build the two programs
 
+# What a recipe does, in a word; V=1 shows the whole commands.
+say = $(if $(V),,@printf '  %-6s %s\n' $(1) $(2) &&)
+
 # What everything is compiled with: written only when it differs, and every object depends on it.
 $(BUILD)/flags: export FLAGS = $(CC) $(CFLAGS) / $(LDFLAGS)
 $(BUILD)/flags: FORCE
@@ -70,18 +73,18 @@ $(BUILD)/flags: FORCE
 GEN := $(sort $(patsubst proto/%.proto,%,$(wildcard proto/*.proto)))
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(BUILD)/gen
-	protoc-c --proto_path=proto --c_out=$(BUILD)/gen proto/$*.proto
+	$(call say,PROTOC,$<) protoc-c --proto_path=proto --c_out=$(BUILD)/gen proto/$*.proto
 GEN_H := $(GEN:%=$(BUILD)/gen/%.pb-c.h)
 $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.pb-c.c
 	@mkdir -p $(@D)
-	$(CC) $(filter-out $(WARNINGS) -Werror,$(CFLAGS)) -I$(BUILD)/gen -c $< -o $@
+	$(call say,CC,$<) $(CC) $(filter-out $(WARNINGS) -Werror,$(CFLAGS)) -I$(BUILD)/gen -c $< -o $@
 
 # ---- objects and libraries ---------------------------------------------------------------------------------------
 # Kernels are worth -O3; they are compiled with -Ikernels alone.
 $(BUILD)/obj/kernels/%.o: CFLAGS += $(if $(SANITIZE),,-O3)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN_H)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(INC_$(firstword $(subst /, ,$*))) -c $< -o $@
+	$(call say,CC,$<) $(CC) $(CFLAGS) $(INC_$(firstword $(subst /, ,$*))) -c $< -o $@
 
 $(call library,kernels): $(call obj_of,kernels)
 $(call library,base): $(call obj_of,base)
@@ -93,7 +96,7 @@ $(call library,daemon): $(call obj_of,daemon)
 $(call library,ctl): $(call obj_of,ctl)
 $(BUILD)/lib%.a:
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@) $(AR) rcs $@ $^
 
 # A program or a test may need any layer below it; the linker takes what it uses.
 LAYERS := daemon ctl model plan config proto base kernels
@@ -102,18 +105,18 @@ LIBS_ALL = $(foreach l,$(LAYERS),$(LIBS_$(l)))
 
 CORE := model plan config proto base kernels
 $(BUILD)/convoyd: $(BUILD)/obj/daemon/main.o $(call libs_from,daemon $(CORE))
-	$(CC) $(LDFLAGS) $^ $(foreach l,daemon $(CORE),$(LIBS_$(l))) -o $@
+	$(call say,LD,$@) $(CC) $(LDFLAGS) $^ $(foreach l,daemon $(CORE),$(LIBS_$(l))) -o $@
 $(BUILD)/convoyctl: $(BUILD)/obj/ctl/main.o $(call libs_from,ctl $(CORE))
-	$(CC) $(LDFLAGS) $^ $(foreach l,ctl $(CORE),$(LIBS_$(l))) -o $@
+	$(call say,LD,$@) $(CC) $(LDFLAGS) $^ $(foreach l,ctl $(CORE),$(LIBS_$(l))) -o $@
 
 # ---- tests -------------------------------------------------------------------------------------------------------
 # tests/unit/<layer>/test_*.c and tests/integration/test_*.c: one cmocka program each. tests/kernels/: the checker.
 UNIT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c tests/integration/test_*.c \
   tests/kernels/test_*.c))
-TESTLIB_OBJ = $(call objects,tests/lib)
+TESTLIB_OBJ = $(call objects,tests/lib) $(filter-out %/write_models.o,$(call objects,tests/models))
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB_OBJ) $(call libs_from,$(LAYERS))
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS_ALL) $(call PKG,cmocka) -o $@
+	$(call say,LD,$@) $(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS_ALL) $(call PKG,cmocka) -o $@
 
 .PHONY: tests
 tests: $(UNIT_TESTS) ## Build all test programs
@@ -139,6 +142,13 @@ test-compiled: ## ... all but those of tests/system: what SANITIZE=address,undef
 test-system: ## ... those with the real programs, signals, scripts
 	$(call run_tests,$(SYSTEM_TESTS))
 
+# AlexNet, VGG-16, ResNet-50, ... with random weights, for sizes and speed: 1 GB in $(BUILD)/models.
+$(BUILD)/write-models: $(call objects,tests/models) $(call libs_from,$(CORE))
+	$(call say,LD,$@) $(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(foreach l,$(CORE),$(LIBS_$(l))) -o $@
+.PHONY: models
+models: $(BUILD)/write-models ## Write the well-known networks with random weights to $(BUILD)/models
+	@$(BUILD)/write-models $(BUILD)/models
+
 .PHONY: demo
 demo: ## Classify 10,000 real pictures on a line of three daemons (installs what it needs)
 	@scripts/install-deps build test
@@ -152,15 +162,21 @@ FUZZ_S ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BUILD := $(BUILD)/fuzz
 $(BUILD)/tests/fuzz/%: LDFLAGS += -fsanitize=fuzzer
-.PHONY: fuzz $(FUZZERS:%=fuzz-%)
-fuzz: $(FUZZERS:%=fuzz-%) ## Run every fuzzer of tests/fuzz for FUZZ_S seconds each (fuzz-NAME: one)
-$(FUZZERS:%=fuzz-%): fuzz-%:
+define fuzz =
 	@scripts/install-deps build test lint
 	+@$(MAKE) --no-print-directory CC=clang-14 WERROR=-w BUILD=$(FUZZ_BUILD) SANITIZE=fuzzer-no-link,address,undefined \
-	  $(FUZZ_BUILD)/tests/fuzz/fuzz_$*
-	@mkdir -p $(FUZZ_BUILD)/corpus/$*
-	$(FUZZ_BUILD)/tests/fuzz/fuzz_$* -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
-	  -artifact_prefix=$(FUZZ_BUILD)/ $(FUZZ_BUILD)/corpus/$* $(wildcard tests/fuzz/corpus/$*)
+	  $(1:%=$(FUZZ_BUILD)/tests/fuzz/fuzz_%)
+	@set -e; for name in $(1); do \
+	  echo "fuzz-$$name: $(FUZZ_S) s"; mkdir -p $(FUZZ_BUILD)/corpus/$$name tests/fuzz/corpus/$$name; \
+	  $(FUZZ_BUILD)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=$(FUZZ_BUILD)/ $(FUZZ_BUILD)/corpus/$$name tests/fuzz/corpus/$$name; \
+	done
+endef
+.PHONY: fuzz $(FUZZERS:%=fuzz-%)
+fuzz: ## Run every fuzzer of tests/fuzz for FUZZ_S seconds each (fuzz-NAME: one)
+	$(call fuzz,$(FUZZERS))
+$(FUZZERS:%=fuzz-%): fuzz-%:
+	$(call fuzz,$*)
 
 # ---- lint --------------------------------------------------------------------------------------------------------
 # Compiled sources first, so that what is found here is not a plain error. A .tidy or .alone file says that its source
@@ -177,12 +193,12 @@ lint: ## Format, clang-tidy, headers, layer order, scripts, man pages (installs 
 lint-all: $(SOURCES:%.c=$(BUILD)/lint/%.tidy) $(HEADERS:%.h=$(BUILD)/lint/%.alone)
 $(BUILD)/lint/%.tidy: $(BUILD)/obj/%.o .clang-tidy
 	@mkdir -p $(@D)
-	@clang-tidy-14 --quiet --warnings-as-errors='*' $*.c -- -std=gnu11 -pthread -D_GNU_SOURCE -DCONVOY_VERSION='""' \
+	$(call say,TIDY,$*.c) clang-tidy-14 --quiet --warnings-as-errors='*' $*.c -- -std=gnu11 -pthread -D_GNU_SOURCE -DCONVOY_VERSION='""' \
 	  $(INC_$(call layer_of,$*)) 2>&1 | { ! grep -Ev '^[0-9]+ warnings? (generated|treated as)'; }
 	@touch $@
 $(BUILD)/lint/%.alone: %.h $(BUILD)/flags | $(GEN_H)
 	@mkdir -p $(@D)
-	@echo '#include "$(notdir $<)"' | $(CC) $(CFLAGS) -Werror -x c -iquote $(<D) $(INC_$(call layer_of,$<)) -o /dev/null -c - \
+	$(call say,ALONE,$<) echo '#include "$(notdir $<)"' | $(CC) $(CFLAGS) -Werror -x c -iquote $(<D) $(INC_$(call layer_of,$<)) -o /dev/null -c - \
 	  -MF $@.d -MT $@
 	@touch $@
 
