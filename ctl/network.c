@@ -1,0 +1,174 @@
+#include "ctl/network.h"
+
+#include "ctl/command.h"
+#include "ctl/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SIDECAR_FILE_MAX (16u << 20)
+
+int network_add_dim(struct network_dims *dims, char *text, struct err *err) {
+    char *equals = strrchr(text, '=');
+    int64_t value;
+    if (!equals || equals == text)
+        return err_set(err, COMMAND_USAGE, "--dim: '%s' is not NAME=VALUE", text);
+    if (dims->count == CONFIG_DIMS_MAX)
+        return err_set(err, COMMAND_USAGE, "--dim: more than %d dimensions", CONFIG_DIMS_MAX);
+    int rc = options_integer("--dim", equals + 1, 1, 1000000, &value, err);
+    if (rc != 0)
+        return rc;
+    *equals = '\0';
+    dims->items[dims->count++] = (struct model_dim){text, value};
+    return 0;
+}
+
+void network_add_config_dims(struct network_dims *dims, const struct config_dim *more,
+                             size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        bool known = false;
+        for (size_t j = 0; j < dims->count; j++)
+            known |= strcmp(dims->items[j].name, more[i].name) == 0;
+        if (!known && dims->count < NETWORK_DIMS_MAX)
+            dims->items[dims->count++] = (struct model_dim){more[i].name, more[i].value};
+    }
+}
+
+int network_open(const char *path, const struct network_dims *dims, struct network *ret_network,
+                 struct err *err) {
+    struct network network = {0};
+    struct network_dims all = *dims;
+    int rc = sidecar_load(path, &network.sidecar, err);
+    if (rc != 0)
+        return rc;
+    network_add_config_dims(&all, network.sidecar->dims, network.sidecar->dims_count);
+    struct model_options options = {all.items, all.count};
+    rc = model_open(path, &options, &network.model, err);
+    if (rc != 0) {
+        sidecar_free(network.sidecar);
+        return rc;
+    }
+    *ret_network = network;
+    return 0;
+}
+
+void network_close(struct network *network) {
+    model_unref(network->model);
+    sidecar_free(network->sidecar);
+    *network = (struct network){0};
+}
+
+int network_read_sidecar(const char *path, struct sidecar **ret_sidecar, struct err *err) {
+    char *text = NULL;
+    size_t size = 0;
+    int rc = 0;
+    FILE *file = fopen(path, "rbe");
+    if (!file)
+        return err_set(err, -errno, "%s: %s", path, strerror(errno));
+    while (rc == 0 && !feof(file)) {
+        char *more = realloc(text, size + 65536);
+        if (!more) {
+            rc = err_set(err, -ENOMEM, "%s: out of memory", path);
+            break;
+        }
+        text = more;
+        size += fread(text + size, 1, 65536, file);
+        if (ferror(file))
+            rc = err_set(err, -EIO, "%s: cannot be read", path);
+        else if (size > SIDECAR_FILE_MAX)
+            rc = err_set(err, -EFBIG, "%s: larger than %u bytes", path, SIDECAR_FILE_MAX);
+    }
+    fclose(file);
+    if (rc == 0)
+        rc = sidecar_parse(text, size, path, ret_sidecar, err);
+    free(text);
+    return rc;
+}
+
+int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, struct err *err) {
+    static const char *const folders[] = {".", "models", "/var/lib/convoy/models"};
+    const char *slash = strrchr(model, '/');
+    const char *name = slash ? slash + 1 : model;
+    const char *dot = strrchr(name, '.');
+    int stem = dot ? (int)(dot - name) : (int)strlen(name);
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+        char *path;
+        if (asprintf(&path, "%s/%.*s.yaml", folders[i], stem, name) < 0)
+            return err_set(err, -ENOMEM, "out of memory");
+        bool there = access(path, R_OK) == 0;
+        int rc = there ? network_read_sidecar(path, ret_sidecar, err) : 0;
+        free(path);
+        if (there)
+            return rc;
+    }
+    return sidecar_load(name, ret_sidecar, err);
+}
+
+static int make_tensors(const struct tensor_desc *descs, size_t count,
+                        struct tensor **ret_tensors) {
+    struct tensor *tensors = calloc(count ? count : 1, sizeof(*tensors));
+    if (!tensors)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++)
+        tensors[i].desc = descs[i];
+    *ret_tensors = tensors;
+    return 0;
+}
+
+static void *make_buffer(const struct tensor_desc *desc) {
+    size_t bytes;
+    return tensor_desc_bytes(desc, &bytes) == 0 ? tensor_buffer_new(bytes) : NULL;
+}
+
+int network_runner_init(struct network_runner *runner, struct stage *stage, struct err *err) {
+    *runner = (struct network_runner){.stage = stage_ref(stage)};
+    const struct tensor_desc *inputs = stage_inputs(stage, &runner->inputs_count);
+    const struct tensor_desc *outputs = stage_outputs(stage, &runner->outputs_count);
+    int rc = make_tensors(inputs, runner->inputs_count, &runner->inputs);
+    if (rc == 0)
+        rc = make_tensors(outputs, runner->outputs_count, &runner->outputs);
+    if (rc != 0)
+        goto fail;
+    rc = -ENOMEM;
+    runner->output_buffers = calloc(runner->outputs_count + 1, sizeof(void *));
+    if (!runner->output_buffers)
+        goto fail;
+    for (size_t i = 0; i < runner->inputs_count; i++)
+        if (!(runner->inputs[i].data = make_buffer(&inputs[i])))
+            goto fail;
+    for (size_t i = 0; i < runner->outputs_count; i++)
+        if (stage_output_source(stage, i) < 0 &&
+            !(runner->output_buffers[i] = make_buffer(&outputs[i])))
+            goto fail;
+    rc = exec_new(stage, &runner->exec, err);
+    if (rc == 0)
+        return 0;
+    network_runner_fini(runner);
+    return rc;
+
+fail:
+    network_runner_fini(runner);
+    return err_set(err, rc, "out of memory");
+}
+
+void network_runner_fini(struct network_runner *runner) {
+    exec_free(runner->exec);
+    for (size_t i = 0; runner->inputs && i < runner->inputs_count; i++)
+        tensor_buffer_free(runner->inputs[i].data);
+    for (size_t i = 0; runner->output_buffers && i < runner->outputs_count; i++)
+        tensor_buffer_free(runner->output_buffers[i]);
+    free(runner->inputs);
+    free(runner->outputs);
+    free(runner->output_buffers);
+    stage_unref(runner->stage);
+    *runner = (struct network_runner){0};
+}
+
+int network_runner_run(struct network_runner *runner, struct err *err) {
+    for (size_t i = 0; i < runner->outputs_count; i++)
+        runner->outputs[i].data = runner->output_buffers[i];
+    return exec_run(runner->exec, runner->inputs, runner->outputs, err);
+}

@@ -1,0 +1,62 @@
+/* A model with its sidecar and the command line's --dim, as most commands open it. */
+#ifndef CONVOY_CTL_NETWORK_H
+#define CONVOY_CTL_NETWORK_H
+
+#include "config/sidecar.h"
+#include "model/model.h"
+
+#define NETWORK_DIMS_MAX (2 * CONFIG_DIMS_MAX)
+
+#define OPTION_DIM_ROW                                                                             \
+    { 'd', "dim", "NAME=VALUE", "value of a symbolic dimension of the model, or of all (NAME *)" }
+
+/* Values of --dim; names are borrowed from argv. */
+struct network_dims {
+    struct model_dim items[NETWORK_DIMS_MAX];
+    size_t count;
+};
+
+/* Adds "NAME=VALUE", changing text in place. 0, or COMMAND_USAGE with a sentence. */
+int network_add_dim(struct network_dims *dims, char *text, struct err *err);
+
+/* Adds the values of a configuration or a sidecar whose names are not there yet; borrows the names.
+ */
+void network_add_config_dims(struct network_dims *dims, const struct config_dim *more,
+                             size_t count);
+
+struct network {
+    struct model *model;
+    struct sidecar *sidecar;
+};
+
+/* Opens path and its sidecar; dims come before the sidecar's. 0 with both, for network_close(), or
+ * as sidecar_load() and model_open(). */
+int network_open(const char *path, const struct network_dims *dims, struct network *ret_network,
+                 struct err *err);
+void network_close(struct network *network);
+
+/* Reads a sidecar file by its own name. Errors as sidecar_load(). */
+int network_read_sidecar(const char *path, struct sidecar **ret_sidecar, struct err *err);
+
+/* The sidecar of a model known by its file name only: looked for in the current folder, in models/
+ * and in /var/lib/convoy/models; what suits a picture network when it is nowhere. */
+int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, struct err *err);
+
+/* A stage with room for one frame: execs, buffers of inputs and of the outputs it writes. */
+struct network_runner {
+    struct stage *stage;
+    struct exec *exec;
+    struct tensor *inputs, *outputs;
+    void **output_buffers; /* NULL where an output is an input's bytes */
+    size_t inputs_count, outputs_count;
+};
+
+/* Takes its own reference on stage. 0 with everything in place for network_runner_fini(), or
+ * -ENOMEM or what exec_new() says. */
+int network_runner_init(struct network_runner *runner, struct stage *stage, struct err *err);
+void network_runner_fini(struct network_runner *runner);
+
+/* Runs the frame in runner->inputs; runner->outputs then hold the results until the next call. */
+int network_runner_run(struct network_runner *runner, struct err *err);
+
+#endif

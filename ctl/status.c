@@ -1,0 +1,262 @@
+#include "base/sha256.h"
+#include "ctl/command.h"
+#include "ctl/json.h"
+#include "ctl/options.h"
+#include "ctl/query.h"
+#include "ctl/table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TIMEOUT_MS 5000
+
+struct status_options {
+    const char *address;
+    bool json, watch;
+    double interval;
+};
+
+static int on_option(void *arg, int key, const char *value, struct err *err) {
+    struct status_options *options = arg;
+    switch (key) {
+    case 'c':
+        options->address = value;
+        return 0;
+    case 'j':
+        options->json = true;
+        return 0;
+    case 'n':
+        return options_real("--interval", value, 0.1, 3600, &options->interval, err);
+    default:
+        options->watch = true;
+        return 0;
+    }
+}
+
+/* ---- which stage holds the line up ---- */
+
+struct bottleneck {
+    size_t stage;
+    bool is_link; /* the way to the next stage, not the computing */
+    double ms;    /* per frame; 0: nothing has been measured */
+};
+
+/* Time per frame of the link behind a stage while it is sending, by its rate and bytes so far. */
+static double link_ms(const Convoy__StageStatus *stage) {
+    if (stage->send_mbit <= 0 || stage->frames_out == 0)
+        return 0;
+    return (double)stage->bytes_out / (double)stage->frames_out * 8 / (stage->send_mbit * 1000);
+}
+
+/* Frames are computed side by side by several workers. */
+static double stage_ms(const Convoy__StageStatus *stage) {
+    return stage->compute_ms / (stage->workers > 1 ? stage->workers : 1);
+}
+
+static struct bottleneck find_bottleneck(const Convoy__Status *status) {
+    struct bottleneck worst = {0};
+    for (size_t i = 0; i < status->n_stages; i++) {
+        double compute = stage_ms(status->stages[i]), link = link_ms(status->stages[i]);
+        if (compute > worst.ms)
+            worst = (struct bottleneck){i, false, compute};
+        if (link > worst.ms && i + 1 < status->n_stages)
+            worst = (struct bottleneck){i, true, link};
+    }
+    return worst;
+}
+
+/* ---- JSON ---- */
+
+static void set_integer(json_t *object, const char *key, uint64_t value) {
+    json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+static json_t *digest_json(const ProtobufCBinaryData *digest) {
+    char hex[SHA256_HEX];
+    return digest->len == SHA256_SIZE ? json_text(sha256_format(digest->data, hex)) : json_null();
+}
+
+static json_t *stage_json(const Convoy__StageStatus *s) {
+    json_t *o = json_object();
+    json_object_set_new(o, "node", json_text(s->node));
+    json_object_set_new(o, "state", json_text(s->state));
+    json_object_set_new(o, "plan", digest_json(&s->plan));
+    set_integer(o, "first", s->first);
+    set_integer(o, "last", s->last ? s->last - 1 : 0);
+    json_object_set_new(o, "first_layer", json_text(s->first_layer));
+    json_object_set_new(o, "last_layer", json_text(s->last_layer));
+    json_object_set_new(o, "compute_ms", json_number(s->compute_ms));
+    json_object_set_new(o, "fps", json_number(s->fps));
+    set_integer(o, "queued", s->queued);
+    set_integer(o, "queue_limit", s->queue_limit);
+    set_integer(o, "computing", s->computing);
+    set_integer(o, "in_flight", s->in_flight);
+    set_integer(o, "workers", s->workers);
+    set_integer(o, "threads", s->threads);
+    json_object_set_new(o, "send_mbit", json_number(s->send_mbit));
+    json_object_set_new(o, "link_ms", json_number(link_ms(s)));
+    set_integer(o, "bytes_out", s->bytes_out);
+    set_integer(o, "memory_bytes", s->memory_bytes);
+    set_integer(o, "weights_bytes", s->weights_bytes);
+    set_integer(o, "arena_bytes", s->arena_bytes);
+    set_integer(o, "frames_in", s->frames_in);
+    set_integer(o, "frames_out", s->frames_out);
+    set_integer(o, "frames_retried", s->frames_retried);
+    set_integer(o, "frames_refused", s->frames_refused);
+    set_integer(o, "uptime_ms", s->uptime_ms);
+    set_integer(o, "uptime_plan_ms", s->uptime_plan_ms);
+    json_object_set_new(o, "next", json_text(s->address));
+    json_object_set_new(o, "version", json_text(s->version));
+    return o;
+}
+
+static int print_json(const Convoy__Status *status, bool one_line, struct err *err) {
+    json_t *root = json_object(), *stages = json_array();
+    struct bottleneck worst = find_bottleneck(status);
+    json_object_set_new(root, "model", json_text(status->model));
+    json_object_set_new(root, "model_digest", digest_json(&status->model_digest));
+    set_integer(root, "layers", status->layers);
+    set_integer(root, "clients", status->clients);
+    set_integer(root, "sessions", status->sessions);
+    for (size_t i = 0; i < status->n_stages; i++)
+        json_array_append_new(stages, stage_json(status->stages[i]));
+    json_object_set_new(root, "stages", stages);
+    if (worst.ms > 0) {
+        json_t *object = json_object();
+        json_object_set_new(object, "node", json_text(status->stages[worst.stage]->node));
+        json_object_set_new(object, "what", json_text(worst.is_link ? "link" : "compute"));
+        json_object_set_new(object, "ms", json_number(worst.ms));
+        json_object_set_new(root, "bottleneck", object);
+    }
+    return one_line ? json_write_line(root, stdout, err) : json_write_pretty(root, stdout, err);
+}
+
+/* ---- text ---- */
+
+static void add_row(struct table *table, const Convoy__StageStatus *s, bool last) {
+    char text[48];
+    table_cell(table, "%s", s->node);
+    table_cell(table, "%s", s->state);
+    if (s->last > s->first)
+        table_cell(table, "%u..%u  %s .. %s", s->first, s->last - 1, s->first_layer, s->last_layer);
+    else
+        table_cell(table, "-");
+    table_cell(table, "%.2f", s->compute_ms);
+    table_cell(table, "%.1f", s->fps);
+    table_cell(table, "%u/%u", s->queued, s->queue_limit);
+    table_cell(table, "%u/%u", s->computing, s->workers);
+    table_cell(table, "%u", s->in_flight);
+    if (last || s->send_mbit <= 0)
+        table_cell(table, "-");
+    else
+        table_cell(table, "%.0f Mbit/s", s->send_mbit);
+    table_cell(table, "%s", format_bytes((double)s->memory_bytes, text, sizeof(text)));
+    table_cell(table, "%llu", (unsigned long long)s->frames_in);
+    table_cell(table, "%llu", (unsigned long long)s->frames_out);
+    table_cell(table, "%llu", (unsigned long long)s->frames_retried);
+    table_cell(table, "%s", format_seconds((double)s->uptime_ms / 1000, text, sizeof(text)));
+}
+
+static void print_bottleneck(const Convoy__Status *status) {
+    struct bottleneck worst = find_bottleneck(status);
+    if (worst.ms <= 0) {
+        puts("no bottleneck known yet: no frames so far");
+        return;
+    }
+    const Convoy__StageStatus *s = status->stages[worst.stage];
+    if (worst.is_link)
+        printf("bottleneck: the link %s -> %s, %.2f ms per frame: at most %.1f frames/s\n", s->node,
+               status->stages[worst.stage + 1]->node, worst.ms, 1000 / worst.ms);
+    else
+        printf("bottleneck: computing on %s, %.2f ms per frame%s: at most %.1f frames/s\n", s->node,
+               worst.ms, s->workers > 1 ? " over its workers" : "", 1000 / worst.ms);
+}
+
+static int print_text(const Convoy__Status *status, struct err *err) {
+    static const char *const columns[] = {"node",   "state", "layers",     ">ms/frame", ">fps",
+                                          ">queue", ">busy", ">in flight", ">sends",    ">memory",
+                                          ">in",    ">out",  ">retried",   ">up",       NULL};
+    struct table *table = table_new(columns);
+    if (!table)
+        return err_set(err, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < status->n_stages; i++)
+        add_row(table, status->stages[i], i + 1 == status->n_stages);
+    printf("model %s, %u layers, %zu stages, %u clients, %u sessions\n\n",
+           status->model[0] ? status->model : "-", status->layers, status->n_stages,
+           status->clients, status->sessions);
+    int rc = table_print(table, stdout);
+    table_free(table);
+    if (rc != 0)
+        return err_set(err, rc, "out of memory");
+    putchar('\n');
+    print_bottleneck(status);
+    return json_flush(stdout, err);
+}
+
+static int show_once(const struct status_options *options, struct err *err) {
+    Convoy__Status *status;
+    bool screen = options->watch && !options->json && isatty(STDOUT_FILENO);
+    int rc = query_status(options->address, TIMEOUT_MS, &status, err);
+    if (screen)
+        fputs("\033[H\033[J", stdout); /* top left, and the rest of the screen empty */
+    if (rc != 0)
+        return rc;
+    rc = options->json ? print_json(status, options->watch, err) : print_text(status, err);
+    convoy__status__free_unpacked(status, NULL);
+    return rc;
+}
+
+/* Until the user ends it; a device that is away is said and asked again. */
+static int watch(const struct status_options *options, struct err *err) {
+    for (;;) {
+        struct err why = {{0}};
+        int rc = show_once(options, &why);
+        if (rc == -EPIPE)
+            return rc;
+        if (rc != 0 && !options->json)
+            printf("%s\n", why.text);
+        rc = json_flush(stdout, err);
+        if (rc != 0)
+            return rc;
+        double whole = (double)(time_t)options->interval;
+        struct timespec pause = {.tv_sec = (time_t)options->interval,
+                                 .tv_nsec = (long)((options->interval - whole) * 1e9)};
+        nanosleep(&pause, NULL);
+    }
+}
+
+static int run_status(const struct command *command, int argc, char **argv, struct err *err) {
+    struct status_options options = {.interval = 1};
+    int first;
+    int rc = options_parse(command, argc, argv, on_option, &options, &first, err);
+    if (rc != 0)
+        return rc;
+    if (!options.address || argc != first)
+        return err_set(err, COMMAND_USAGE,
+                       "--to HOST:PORT is needed, and nothing else; see: convoyctl status --help");
+    return options.watch ? watch(&options, err) : show_once(&options, err);
+}
+
+static const struct command_option option_rows[] = {
+    {'c', "to", "HOST:PORT", "the device to ask; it asks those behind it"},
+    {'w', "watch", NULL, "show it again and again, in place on a terminal"},
+    {'n', "interval", "SECONDS", "pause of --watch (default 1)"},
+    {'j', "json", NULL, "print JSON; with --watch one line each time"},
+    {0},
+};
+
+const struct command command_status = {
+    .name = "status",
+    .operands = "[OPTION...] --to HOST:PORT",
+    .summary = "Shows every stage of a line and which one holds it up",
+    .details = "ms/frame: computing time of one frame on one worker. busy: workers that compute. "
+               "in flight: "
+               "frames\nsent on whose result is not back. sends: rate of the link to the next "
+               "device while "
+               "it is sending.",
+    .options = option_rows,
+    .run = run_status,
+};
