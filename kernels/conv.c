@@ -78,7 +78,9 @@ int kn_conv_plan(const struct kn_conv *conv, int threads, struct kn_conv_plan *r
     while (!(*algo)->fits(conv))
         algo++;
     plan.algo = *algo;
-    plan.algo->size(&plan);
+    rc = plan.algo->size(&plan);
+    if (rc < 0)
+        return rc;
     if (__builtin_mul_overflow(plan.workspace_bytes, (size_t)threads, &plan.workspace_bytes))
         return -EOVERFLOW;
     *ret_plan = plan;

@@ -2,12 +2,16 @@
 
 #include "conv_internal.h"
 
-/* Half of the Pi 4's 1 MB L2 and of Zen 4's: the panel; the rest is for products and the library's
- * own blocks. docs/kernels.md has the measurement. */
-#define PANEL_BYTES  (384 * 1024)
-#define PANEL_MIN    64
-#define PANEL_MAX    1024
+/* docs/kernels.md has the measurement behind these. The panel should stay in half of a second cache
+ * of 1 MB, but below PANEL_MIN columns the GEMM library spends too much time on its edges. */
+#define PANEL_BYTES  (512 * 1024)
+#define PANEL_MIN    192
+#define PANEL_MAX    512
 #define PANEL_FACTOR 16 /* widths are multiples of the widest micro-kernel */
+
+#define STRIPS_ENOUGH 8   /* so many need no blocks of rows */
+#define BLOCK_ROWS    128 /* at least */
+#define BLOCKS_MAX    8
 
 static size_t bias_bytes(const struct kn_conv *conv) {
     return kn_round_up((size_t)conv->oc * sizeof(float), KN_ALIGN);
@@ -69,13 +73,24 @@ void kn_strip_end(const struct kn_strip *strip, const struct kn_activation *act,
     }
 }
 
-int kn_conv_panel(ptrdiff_t rows, ptrdiff_t cols) {
-    ptrdiff_t most = PANEL_BYTES / (rows * (ptrdiff_t)sizeof(float));
+int kn_conv_panel(ptrdiff_t depth, ptrdiff_t cols) {
+    ptrdiff_t most = PANEL_BYTES / (depth * (ptrdiff_t)sizeof(float));
 
     most = kn_min(kn_max(most / PANEL_FACTOR * PANEL_FACTOR, PANEL_MIN), PANEL_MAX);
     ptrdiff_t strips = kn_ceil_div(cols, most);
     ptrdiff_t width = kn_ceil_div(kn_ceil_div(cols, strips), PANEL_FACTOR) * PANEL_FACTOR;
     return (int)kn_min(width, cols);
+}
+
+void kn_conv_split(const struct kn_conv_plan *plan, struct kn_split *ret_split) {
+    const struct kn_conv *conv = &plan->conv;
+    ptrdiff_t rows = conv->oc / conv->group, cols = (ptrdiff_t)conv->oh * conv->ow;
+    struct kn_split split = {.panel = plan->panel, .strips = kn_ceil_div(cols, plan->panel)};
+    ptrdiff_t blocks = split.strips < STRIPS_ENOUGH ? kn_min(rows / BLOCK_ROWS, BLOCKS_MAX) : 1;
+
+    split.block_rows = kn_ceil_div(rows, kn_max(blocks, 1));
+    split.blocks = kn_ceil_div(rows, split.block_rows);
+    *ret_split = split;
 }
 
 void kn_valid_range(ptrdiff_t in, ptrdiff_t out, ptrdiff_t stride, ptrdiff_t offset,

@@ -13,8 +13,9 @@ struct kn_conv_algo {
     bool (*fits)(const struct kn_conv *conv);
 
     /* Sets plan->packed_bytes, plan->panel and plan->workspace_bytes: scratch of ONE thread, a
-     * multiple of KN_ALIGN. Sizes cannot overflow where conv.c's limits hold. */
-    void (*size)(struct kn_conv_plan *plan);
+     * multiple of KN_ALIGN. 0 or -EOVERFLOW; conv.c's limits hold, so products of a tensor's own
+     * dimensions fit. */
+    int (*size)(struct kn_conv_plan *plan);
 
     /* Writes all of packed. w and bias may be unaligned, bias may be NULL. */
     void (*pack)(const struct kn_conv_plan *plan, const float *w, const float *bias, void *packed);
@@ -46,9 +47,17 @@ void kn_strip_begin(const struct kn_strip *strip, const float *bias, const float
                     float *y);
 void kn_strip_end(const struct kn_strip *strip, const struct kn_activation *act, float *y);
 
-/* How many columns a strip has, at most, so that a matrix of that many rows and the products made
- * from it stay in cache; strips of one image differ little in width. */
-int kn_conv_panel(ptrdiff_t rows, ptrdiff_t cols);
+/* How one image's GEMM [rows] x [depth] x [cols] of one group is cut: strips of columns, so that
+ * the matrix of a strip (depth x panel) and its products stay in cache; and where there are few
+ * strips, blocks of rows, so that threads find work. Depends on the shape alone. */
+struct kn_split {
+    ptrdiff_t panel; /* columns of a strip; the last may have fewer */
+    ptrdiff_t strips;
+    ptrdiff_t block_rows; /* rows of a block; the last may have fewer */
+    ptrdiff_t blocks;
+};
+int kn_conv_panel(ptrdiff_t depth, ptrdiff_t cols);
+void kn_conv_split(const struct kn_conv_plan *plan, struct kn_split *ret_split);
 
 /* The output columns [*ret_lo, *ret_hi) of [0, out) whose input column o * stride + offset lies in
  * [0, in). *ret_lo <= *ret_hi. */
