@@ -96,12 +96,13 @@ static size_t utf8_decode(const unsigned char *s, size_t size, uint32_t *ret_cod
     return 0;
 }
 
-/* What YAML calls printable (1.1, section 5.1); U+FEFF only as a byte order mark. */
+/* What YAML calls printable (1.1, section 5.1), without the line ends that only YAML takes for such
+ * (U+0085, U+2028, U+2029), and with U+FEFF only as a byte order mark. */
 static bool is_printable(uint32_t code) {
     if (code < 0x20)
         return code == '\t' || code == '\n' || code == '\r';
-    if (code >= 0x7f && code < 0xa0)
-        return code == 0x85;
+    if ((code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029)
+        return false;
     return code != 0xfeff && code != 0xfffe && code != 0xffff;
 }
 
@@ -367,6 +368,20 @@ static int build_document(struct builder *builder, struct tree_node **ret_root) 
     return rc;
 }
 
+/* Directives only serve tags, which are refused anyway, and libyaml takes quadratic time for them.
+ */
+static int check_directives(struct builder *builder) {
+    yaml_mark_t mark = {0};
+    char before = '\n';
+    for (size_t i = 0; i < builder->size; i++) {
+        if (builder->text[i] == '%' && (before == '\n' || before == '\r'))
+            return fail_at(builder, mark, "a line that starts with '%%', which is not supported");
+        before = builder->text[i];
+        mark.line += before == '\n';
+    }
+    return 0;
+}
+
 int tree_parse(const char *text, size_t size, const char *name, struct tree *ret_tree,
                struct err *err) {
     int rc = tree_check_text(text, size, name, err);
@@ -376,6 +391,9 @@ int tree_parse(const char *text, size_t size, const char *name, struct tree *ret
     text += bom;
     size -= bom;
     struct builder builder = {.name = name, .text = text, .size = size, .err = err};
+    rc = check_directives(&builder);
+    if (rc < 0)
+        return rc;
     if (!yaml_parser_initialize(&builder.parser))
         return err_set(err, -ENOMEM, "%s: no memory", name);
     yaml_parser_set_encoding(&builder.parser, YAML_UTF8_ENCODING);

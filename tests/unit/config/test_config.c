@@ -440,6 +440,11 @@ static void what_is_not_plain_yaml_is_refused(void **state) {
         {"node: \xe2\x82", "f.yaml:1:7: not UTF-8 text (byte 0xe2)"},
         {"node: a\x1b[31m\n", "f.yaml:1:8: a control character (U+001B)"},
         {"# \xc3\xa4\xc2\x9b\n", "f.yaml:1:4: a control character (U+009B)"},
+        {"# a\xe2\x80\xa8node: a\n", "f.yaml:1:4: a control character (U+2028)"},
+        {"%YAML 1.1\n---\nnode: a\n",
+         "f.yaml:1:1: a line that starts with '%', which is not supported"},
+        {"node: a\r\n%TAG ! x\n",
+         "f.yaml:2:1: a line that starts with '%', which is not supported"},
         {"node: \"a\\0b\"\n", "f.yaml:1:7: a NUL character inside a text"},
     };
     (void)state;
