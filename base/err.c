@@ -4,27 +4,52 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Takes back the part of a character of several bytes that vsnprintf() may have left at the end of
+ * a sentence it had to cut: what goes into a message or a log is UTF-8. */
+static void drop_half_character(char *text) {
+    size_t len = strlen(text), start = len;
+    while (start > 0 && len - start < 4 && ((unsigned char)text[start - 1] & 0xc0) == 0x80)
+        start--;
+    if (start == 0)
+        return;
+    unsigned char first = (unsigned char)text[start - 1];
+    size_t size = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 1;
+    if (len - (start - 1) < size)
+        text[start - 1] = '\0';
+}
+
+static void append(struct err *err, const char *text) {
+    size_t len = strlen(err->text), more = strlen(text), room = sizeof(err->text) - 1 - len;
+    more = more < room ? more : room;
+    memcpy(err->text + len, text, more);
+    err->text[len + more] = '\0';
+}
+
 int err_set(struct err *err, int code, const char *fmt, ...) {
     if (err) {
+        struct err made; /* fmt's arguments may lie in *err */
         va_list args;
         va_start(args, fmt);
-        vsnprintf(err->text, sizeof(err->text), fmt, args);
+        vsnprintf(made.text, sizeof(made.text), fmt, args);
         va_end(args);
+        drop_half_character(made.text);
+        *err = made;
     }
     return code;
 }
 
 int err_prefix(struct err *err, int code, const char *fmt, ...) {
-    if (!err)
-        return code;
-    char old[sizeof(err->text)];
-    memcpy(old, err->text, sizeof(old));
-    va_list args;
-    va_start(args, fmt);
-    int len = vsnprintf(err->text, sizeof(err->text), fmt, args);
-    va_end(args);
-    if (len >= 0 && (size_t)len < sizeof(err->text))
-        snprintf(err->text + len, sizeof(err->text) - (size_t)len, ": %s", old);
+    if (err) {
+        struct err made;
+        va_list args;
+        va_start(args, fmt);
+        vsnprintf(made.text, sizeof(made.text), fmt, args);
+        va_end(args);
+        append(&made, ": ");
+        append(&made, err->text);
+        drop_half_character(made.text);
+        *err = made;
+    }
     return code;
 }
 
