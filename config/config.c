@@ -351,25 +351,34 @@ static int set_computed(struct config *config) {
     return config->node ? 0 : -ENOMEM;
 }
 
+/* Keys of later versions are refused rather than ignored, so that nobody believes in them. */
+static int refuse_later_keys(const struct schema_file *file, const struct config *config) {
+    const struct tree_node *root = file->tree->root;
+    if (config->key)
+        return tree_error(file->tree, tree_find(root, "key"), file->err,
+                          "'key' cannot be used yet: links are not encrypted in this version. "
+                          "Remove it; to listen off loopback, on a network that you trust, say "
+                          "'insecure: true'");
+    if (config->http)
+        return tree_error(file->tree, tree_find(root, "http"), file->err,
+                          "'http' cannot be used yet: this version serves nothing by HTTP. Remove "
+                          "it, or say 'http: off'; 'convoyctl status' shows the line");
+    return 0;
+}
+
 /* What must hold between keys. */
 static int check_whole(const struct schema_file *file, struct config *config) {
     const struct tree_node *root = file->tree->root;
     const struct tree_node *pipeline = tree_find(root, "pipeline"),
-                           *listen = tree_find(root, "listen"), *model = tree_find(root, "model"),
-                           *key = tree_find(root, "key");
+                           *listen = tree_find(root, "listen"), *model = tree_find(root, "model");
     config->line_pipeline = pipeline ? pipeline->line : 0;
     config->line_model = model ? model->line : 0;
     config->line_listen = listen ? listen->next->line : 0;
     config->column_listen = listen ? listen->next->column : 0;
-    if (config->key)
-        return tree_error(file->tree, key, file->err,
-                          "'key' cannot be used yet: links are not encrypted in this version. "
-                          "Remove it; to listen off loopback, on a network that you trust, say "
-                          "'insecure: true'");
     if (config->pipeline_count && !config->model)
         return tree_error(file->tree, pipeline, file->err,
                           "'pipeline' needs a 'model': name the ONNX file that it runs");
-    return 0;
+    return refuse_later_keys(file, config);
 }
 
 int config_parse(const char *text, size_t size, const char *name, struct config **ret_config,

@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check(const struct config *config) {
     assert(config->node && config->threads >= 1 && config->workers >= 1 && config->queue >= 1);
-    assert(!config->key && (!config->pipeline_count || config->model));
+    assert(!config->key && !config->http && (!config->pipeline_count || config->model));
     for (size_t i = 0; i < config->pipeline_count; i++) {
         const struct config_stage *stage = &config->pipeline[i];
         assert(stage->node && stage->address && stage->line > 0 && stage->column > 0);

@@ -112,7 +112,7 @@ static void skip_without_own_malloc(void **state) {
         skip();
 }
 
-static const char yaml[] = "node: a\nlisten: 127.0.0.1:1\nhttp: 127.0.0.1:2\nmodel: m\n"
+static const char yaml[] = "node: a\nlisten: 127.0.0.1:1\nhttp: off\nmodel: m\n"
                            "dims: {h: 1, w: 2}\npipeline:\n"
                            "- {node: a, address: 127.0.0.1:1, until: x}\n"
                            "- {node: b, address: 127.0.0.1:2}\n";

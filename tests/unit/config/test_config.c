@@ -83,7 +83,7 @@ static void every_key_is_read(void **state) {
     struct config *config =
         parse_good("node: pi-a\n"
                    "listen: 0.0.0.0:7433\n"
-                   "http: '[::1]:7434'\n"
+                   "http: off\n"
                    "insecure: yes\n"
                    "model: m.onnx\n"
                    "dims: {h: 320, '*': 1}\n"
@@ -106,7 +106,7 @@ static void every_key_is_read(void **state) {
 
     assert_string_equal(config->node, "pi-a");
     assert_string_equal(config->listen, "0.0.0.0:7433");
-    assert_string_equal(config->http, "[::1]:7434");
+    assert_null(config->http);
     assert_true(config->insecure);
     assert_string_equal(config->model, "/etc/convoy/m.onnx");
     assert_int_equal(config->dims_count, 2);
@@ -388,12 +388,15 @@ static void contradictory_pipeline_is_refused(void **state) {
     expect_refusals(refusals, LENGTH(refusals));
 }
 
-static void key_is_refused_until_links_can_be_encrypted(void **state) {
+static void key_of_a_later_version_is_refused(void **state) {
     static const struct refusal refusals[] = {
         {"listen: 0.0.0.0:7433\nkey: /etc/convoy/cluster.key\n",
          "f.yaml:2:1: 'key' cannot be used yet: links are not encrypted in this version. Remove "
          "it; "
          "to listen off loopback, on a network that you trust, say 'insecure: true'"},
+        {"http: 127.0.0.1:7434\n", "f.yaml:1:1: 'http' cannot be used yet: this version serves "
+                                   "nothing by HTTP. Remove it, or "
+                                   "say 'http: off'; 'convoyctl status' shows the line"},
         {"insecure: true\nkey: k\n",
          "f.yaml:2:1: 'key' cannot be used yet: links are not encrypted in this version. Remove "
          "it; "
@@ -788,7 +791,7 @@ int main(void) {
         cmocka_unit_test(wrong_value_is_refused),
         cmocka_unit_test(bad_address_is_refused),
         cmocka_unit_test(contradictory_pipeline_is_refused),
-        cmocka_unit_test(key_is_refused_until_links_can_be_encrypted),
+        cmocka_unit_test(key_of_a_later_version_is_refused),
         cmocka_unit_test(what_is_not_plain_yaml_is_refused),
         cmocka_unit_test(nul_byte_is_refused),
         cmocka_unit_test(billion_laughs_is_refused_at_its_first_anchor),
