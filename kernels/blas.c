@@ -10,8 +10,8 @@ const char *kn_blas_core(void) {
     return openblas_get_corename();
 }
 
-void kn_blas_gemm(const struct kn_blas_gemm *gemm, const float *a, const float *b, float *y) {
-    cblas_sgemm(CblasRowMajor, gemm->trans_a ? CblasTrans : CblasNoTrans,
-                gemm->trans_b ? CblasTrans : CblasNoTrans, gemm->m, gemm->n, gemm->k, gemm->alpha,
-                a, gemm->lda, b, gemm->ldb, 1.0f, y, gemm->ldy);
+void kn_blas_gemm(const struct kn_product *product, const float *a, const float *b, float *y) {
+    cblas_sgemm(CblasRowMajor, product->trans_a ? CblasTrans : CblasNoTrans,
+                product->trans_b ? CblasTrans : CblasNoTrans, product->m, product->n, product->k,
+                product->alpha, a, product->lda, b, product->ldb, 1.0f, y, product->ldy);
 }

@@ -39,7 +39,7 @@ static void conv_1x1_task(void *arg, int task, int thread) {
     struct kn_strip shape = {.rows = kn_min(split->block_rows, ocg - first),
                              .cols = kn_min(split->panel, pixels - begin),
                              .ld = pixels};
-    struct kn_blas_gemm gemm = {
+    struct kn_product product = {
         .m = (int)shape.rows,
         .n = (int)shape.cols,
         .k = (int)icg,
@@ -52,8 +52,8 @@ static void conv_1x1_task(void *arg, int task, int thread) {
     (void)thread;
     kn_strip_begin(&shape, (const float *)job->packed + oc,
                    job->residual ? job->residual + at : NULL, job->y + at);
-    kn_blas_gemm(&gemm, kn_conv_plain_weights(conv, job->packed) + oc * icg,
-                 job->x + (n * conv->ic + group * icg) * pixels + begin, job->y + at);
+    kn_multiply(&product, kn_conv_plain_weights(conv, job->packed) + oc * icg,
+                job->x + (n * conv->ic + group * icg) * pixels + begin, job->y + at);
     kn_strip_end(&shape, &conv->act, job->y + at);
 }
 

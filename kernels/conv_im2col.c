@@ -144,7 +144,7 @@ static void multiply_block(const struct im2col_job *job, const struct strip *str
     ptrdiff_t oc = strip->group * ocg + first, at = strip->at + first * pixels;
     struct kn_strip shape = {
         .rows = kn_min(job->split.block_rows, ocg - first), .cols = strip->cols, .ld = pixels};
-    struct kn_blas_gemm gemm = {
+    struct kn_product product = {
         .m = (int)shape.rows,
         .n = (int)shape.cols,
         .k = (int)depth,
@@ -156,7 +156,8 @@ static void multiply_block(const struct im2col_job *job, const struct strip *str
 
     kn_strip_begin(&shape, (const float *)job->packed + oc,
                    job->residual ? job->residual + at : NULL, job->y + at);
-    kn_blas_gemm(&gemm, kn_conv_plain_weights(conv, job->packed) + oc * depth, panel, job->y + at);
+    kn_multiply(&product, kn_conv_plain_weights(conv, job->packed) + oc * depth, panel,
+                job->y + at);
     kn_strip_end(&shape, &conv->act, job->y + at);
 }
 

@@ -26,7 +26,7 @@ static void products_task(void *arg, int task, int thread) {
     const struct kn_conv *conv = job->conv;
     ptrdiff_t taps = taps_of(conv), first = (ptrdiff_t)task * job->rows;
     int pixels = conv->ih * conv->iw;
-    struct kn_blas_gemm gemm = {
+    struct kn_product product = {
         .m = (int)kn_min(job->rows, taps - first),
         .n = pixels,
         .k = conv->ic / conv->group,
@@ -39,8 +39,8 @@ static void products_task(void *arg, int task, int thread) {
     float *y = job->products + first * pixels;
 
     (void)thread;
-    memset(y, 0, (size_t)gemm.m * (size_t)pixels * sizeof(float));
-    kn_blas_gemm(&gemm, job->w + first, job->x, y);
+    memset(y, 0, (size_t)product.m * (size_t)pixels * sizeof(float));
+    kn_multiply(&product, job->w + first, job->x, y);
 }
 
 static void scatter_row(const struct kn_conv *conv, ptrdiff_t offset, const float *restrict from,

@@ -3,6 +3,10 @@
 /* Blocks of y, one task each. Fixed, so that the bits do not depend on the number of threads. */
 #define BLOCK_M 128
 #define BLOCK_N 512
+/* Elements where y is one row or one column: dot products, or sums of whole rows of the matrix,
+ * which want to be long. */
+#define BLOCK_DOTS 128
+#define BLOCK_SUMS 1024
 
 struct gemm_job {
     const struct kn_gemm *gemm;
@@ -35,7 +39,7 @@ static void gemm_task(void *arg, int task, int thread) {
     const struct kn_gemm *gemm = job->gemm;
     ptrdiff_t i0 = task / job->blocks_n * job->block_m, j0 = task % job->blocks_n * job->block_n;
     ptrdiff_t m = kn_min(job->block_m, gemm->m - i0), n = kn_min(job->block_n, gemm->n - j0);
-    struct kn_blas_gemm blas = {
+    struct kn_product product = {
         .m = (int)m,
         .n = (int)n,
         .k = gemm->k,
@@ -50,9 +54,8 @@ static void gemm_task(void *arg, int task, int thread) {
 
     (void)thread;
     begin_block(job, i0, j0, m, n);
-    if (gemm->k > 0)
-        kn_blas_gemm(&blas, job->a + i0 * (gemm->trans_a ? 1 : (ptrdiff_t)gemm->k),
-                     job->b + j0 * (gemm->trans_b ? (ptrdiff_t)gemm->k : 1), y);
+    kn_multiply(&product, job->a + i0 * (gemm->trans_a ? 1 : (ptrdiff_t)gemm->k),
+                job->b + j0 * (gemm->trans_b ? (ptrdiff_t)gemm->k : 1), y);
     for (ptrdiff_t i = 0; i < m; i++)
         kn_act_row(&gemm->act, y + i * gemm->n, y + i * gemm->n, n);
 }
@@ -61,8 +64,8 @@ void kn_gemm(const struct kn_gemm *gemm, const float *a, const float *b, const f
              struct kn_threads *threads) {
     struct gemm_job job = {.gemm = gemm, .a = a, .b = b, .c = c, .y = y};
 
-    job.block_m = BLOCK_M;
-    job.block_n = BLOCK_N;
+    job.block_m = gemm->n > 1 ? BLOCK_M : gemm->trans_a ? BLOCK_SUMS : BLOCK_DOTS;
+    job.block_n = gemm->m > 1 ? BLOCK_N : gemm->trans_b ? BLOCK_DOTS : BLOCK_SUMS;
     job.blocks_n = kn_ceil_div(gemm->n, job.block_n);
     kn_parallel(threads, (int)(kn_ceil_div(gemm->m, job.block_m) * job.blocks_n), gemm_task, &job);
 }

@@ -44,20 +44,24 @@ size_t kn_type_size(enum kn_type type);
 /* y[i] = act(x[i]) on the calling thread; y may be x. act may be NULL. */
 void kn_act_row(const struct kn_activation *act, const float *x, float *y, ptrdiff_t count);
 
-/* ---- the GEMM library (blas.c is the only file that knows which) ---- */
-
-void kn_blas_init(void);
-const char *kn_blas_core(void);
+/* ---- matrix products ---- */
 
 /* y[m][n] += alpha * op(a) * op(b), row-major, leading dimensions in elements; op transposes where
- * trans_* is set. Deterministic for one shape, whatever the addresses. */
-struct kn_blas_gemm {
+ * trans_* is set. */
+struct kn_product {
     int m, n, k;
     bool trans_a, trans_b;
     float alpha;
     int lda, ldb, ldy;
 };
-void kn_blas_gemm(const struct kn_blas_gemm *gemm, const float *a, const float *b, float *y);
+
+/* On the calling thread. The same numbers for the same sizes, whatever the addresses. */
+void kn_multiply(const struct kn_product *product, const float *a, const float *b, float *y);
+
+/* The GEMM library; blas.c is the only file that knows which. m, n, k > 0. */
+void kn_blas_init(void);
+const char *kn_blas_core(void);
+void kn_blas_gemm(const struct kn_product *product, const float *a, const float *b, float *y);
 
 /* ---- walking strided shapes (walk.c) ---- */
 
