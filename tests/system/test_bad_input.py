@@ -123,7 +123,7 @@ class Configurations(Refused):
             file.write("nonsense: 1\n")
         daemons.daemons["pi-a"].send_signal(signal.SIGHUP)
         self.wait_until(lambda: "nonsense" in self.logs(daemons), "a log line about the wrong key")
-        self.ctl_ok("infer", self.pictures(3), "--to", daemons.to)
+        self.ctl_ok("infer", self.pictures(3), "--to", daemons.to, "--model", harness.RESNET)
 
 
 class Pictures(Refused):
@@ -133,12 +133,12 @@ class Pictures(Refused):
         self.junk = self.write("junk.jpg", b"\xff\xd8\xff\xe0 this is not a picture " * 40)
 
     def test_a_file_that_is_not_a_picture(self):
-        for words in (("run", harness.RESNET, self.junk), ("infer", self.junk, "--to", self.daemons.to)):
+        for words in (("run", harness.RESNET, self.junk), ("infer", self.junk, "--to", self.daemons.to, "--model", harness.RESNET)):
             self.assertIn("junk.jpg", self.ctl(*words).stderr)
             self.assertEqual(self.ctl(*words).returncode, 1)
 
     def test_a_picture_that_does_not_exist(self):
-        done = self.ctl("infer", self.path("none.png"), "--to", self.daemons.to)
+        done = self.ctl("infer", self.path("none.png"), "--to", self.daemons.to, "--model", harness.RESNET)
         self.assertEqual(done.returncode, 1)
         self.assertIn("none.png", done.stderr)
 
@@ -169,7 +169,7 @@ class Peers(harness.Case):
         return answer
 
     def still_serves(self):
-        self.ctl_ok("infer", self.pictures(5), "--to", self.daemons.to)
+        self.ctl_ok("infer", self.pictures(5), "--to", self.daemons.to, "--model", harness.RESNET)
 
     def test_random_bytes_are_refused_everywhere(self):
         rng = random.Random(2)

@@ -37,12 +37,13 @@ class LineCase(harness.Case):
         """The answers of the undivided network."""
         return Answers(self.ctl_ok("run", model, pictures, "--json", "--out", self.path("alone")), self.path("alone"))
 
-    def infer(self, pictures, to, name="infer"):
-        return Answers(self.ctl_ok("infer", pictures, "--to", to, "--json", "--out", self.path(name)), self.path(name))
+    def infer(self, pictures, to, name="infer", model=RESNET):
+        lines = self.ctl_ok("infer", pictures, "--to", to, "--model", model, "--json", "--out", self.path(name))
+        return Answers(lines, self.path(name))
 
     def start_infer(self, pictures, to, name):
         """The same in the background; the process, whose answers collect() reads."""
-        return subprocess.Popen([CONVOYCTL, "infer", pictures, "--to", to, "--json", "--out", self.path(name)],
+        return subprocess.Popen([CONVOYCTL, "infer", pictures, "--to", to, "--model", RESNET, "--json", "--out", self.path(name)],
                                 stdin=subprocess.DEVNULL, stdout=open(self.path(f"{name}.json"), "wb"),
                                 stderr=open(self.path(f"{name}.err"), "wb"))
 
@@ -255,7 +256,7 @@ class RealModels(LineCase):
             raise unittest.SkipTest(f"there is no {model}")
         layers = [row["name"] for row in json.loads(self.ctl_ok("inspect", model, "--json"))["layers"]]
         daemons = self.start_line(cuts=[layers[len(layers) // 3], layers[2 * len(layers) // 3]], model=model)
-        line = self.infer(pictures, daemons.to)
+        line = self.infer(pictures, daemons.to, model=model)
         self.assertTrue(line.same(self.run_alone(pictures, model)))
 
 

@@ -100,12 +100,12 @@ class Allocations(harness.Case):
     def test_a_stage_asks_the_kernel_for_no_memory_while_frames_flow(self):
         daemons = self.start_line()
         pictures = self.pictures(500)
-        self.ctl_ok("infer", pictures, "--to", daemons.to)
+        self.ctl_ok("infer", pictures, "--to", daemons.to, "--model", harness.RESNET)
         pid = daemons.daemons["pi-b"].pid
         trace = subprocess.Popen(["strace", "-f", "-e", "trace=mmap,brk,munmap", "-o", self.path("trace"), "-p", str(pid)],
                                  stderr=subprocess.PIPE, text=True)
         self.assertIn("attached", trace.stderr.readline())
-        self.ctl_ok("infer", pictures, "--to", daemons.to)
+        self.ctl_ok("infer", pictures, "--to", daemons.to, "--model", harness.RESNET)
         trace.send_signal(signal.SIGINT)
         trace.wait(harness.CAP_S)
         with open(self.path("trace"), encoding="utf-8") as calls:
