@@ -25,10 +25,10 @@
 #define OWN_MALLOC 1
 #endif
 
-static bool armed;   /* count, and let one fail */
-static long counter; /* allocations until the one that fails */
-static long live;    /* blocks that were allocated while armed, or freed */
-static long calls;   /* allocations while armed */
+static _Thread_local bool armed; /* count, and let one fail */
+static long counter;             /* allocations until the one that fails */
+static long live;                /* blocks that were allocated while armed, or freed */
+static long calls;               /* allocations while armed */
 
 #if OWN_MALLOC
 void *__libc_malloc(size_t size);
