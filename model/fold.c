@@ -1,0 +1,217 @@
+#include "model/fold.h"
+
+#include "model/net.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FOLD_DEPTH_MAX  500          /* nodes in a chain of constants: bounds the recursion */
+#define FOLD_KEEP_BYTES (64U << 10U) /* larger results are not kept */
+
+/* A constant that was computed: its numbers belong to the fold. */
+struct folded {
+    struct constant constant;
+    void *buffer;
+};
+
+struct fold {
+    struct graph *graph;
+    struct net_node *nodes;
+    pthread_mutex_t lock;
+    struct folded **items;
+    size_t count, capacity;
+};
+
+struct fold *fold_new(struct graph *graph, struct net_node *nodes) {
+    struct fold *fold = calloc(1, sizeof(*fold));
+    if (!fold)
+        return NULL;
+    fold->graph = graph;
+    fold->nodes = nodes;
+    if (pthread_mutex_init(&fold->lock, NULL) != 0) {
+        free(fold);
+        return NULL;
+    }
+    return fold;
+}
+
+void fold_free(struct fold *fold) {
+    if (!fold)
+        return;
+    for (size_t i = 0; i < fold->count; i++)
+        tensor_buffer_free(fold->items[i]->buffer);
+    free(fold->items);
+    pthread_mutex_destroy(&fold->lock);
+    free(fold);
+}
+
+void fold_lock(struct fold *fold) {
+    pthread_mutex_lock(&fold->lock);
+}
+
+void fold_unlock(struct fold *fold) {
+    pthread_mutex_unlock(&fold->lock);
+}
+
+int fold_mark(struct fold *fold, struct value *value) {
+    if (fold->count == fold->capacity) {
+        size_t capacity = fold->capacity ? 2 * fold->capacity : 64;
+        struct folded **items = reallocarray(fold->items, capacity, sizeof(struct folded *));
+        if (!items)
+            return -ENOMEM;
+        fold->items = items;
+        fold->capacity = capacity;
+    }
+    struct folded *item = graph_alloc(fold->graph, sizeof(*item));
+    if (!item)
+        return -ENOMEM;
+    item->constant.desc = value->desc;
+    int rc = tensor_desc_bytes(&value->desc, &item->constant.bytes);
+    if (rc < 0)
+        return rc;
+    fold->items[fold->count++] = item;
+    value->constant = &item->constant;
+    return 0;
+}
+
+void fold_drop(struct fold *fold) {
+    for (size_t i = 0; i < fold->count; i++) {
+        struct folded *item = fold->items[i];
+        if (!item->buffer || item->constant.bytes <= FOLD_KEEP_BYTES)
+            continue;
+        tensor_buffer_free(item->buffer);
+        item->buffer = NULL;
+        item->constant.data = NULL;
+    }
+}
+
+static int numbers(struct fold *fold, struct value *value, int depth, struct err *err);
+
+/* One input of a node that is to be computed. Numbers in a mapped file are copied: they may be
+ * unaligned, and nothing can be read past their end. ret->data is NULL for OP_SHAPE. */
+static int fetch_input(struct fold *fold, const struct op *op, struct value *value, int depth,
+                       struct tensor *ret, void **ret_copy, struct err *err) {
+    ret->desc = value->desc;
+    if (op->kind->flags & OP_SHAPE)
+        return 0;
+    int rc = numbers(fold, value, depth + 1, err);
+    if (rc < 0)
+        return rc;
+    const struct constant *constant = value->constant;
+    ret->data = (void *)constant->data; /* not written: run() has it as an input */
+    if (!constant->in_file)
+        return 0;
+    *ret_copy = tensor_buffer_new(constant->bytes);
+    if (!*ret_copy)
+        return err_set(err, -ENOMEM, "no memory for constant '%s'", value->name);
+    if (constant->bytes > 0)
+        memcpy(*ret_copy, constant->data, constant->bytes);
+    ret->data = *ret_copy;
+    return 0;
+}
+
+/* Everything that one evaluation allocates. */
+struct evaluation {
+    struct tensor *in, *out;
+    const struct tensor **in_refs;
+    struct tensor **out_refs;
+    void **copies; /* of inputs */
+};
+
+static int evaluation_init(struct evaluation *e, const struct node *node) {
+    e->in = calloc(node->inputs_count + 1, sizeof(*e->in));
+    e->in_refs = calloc(node->inputs_count + 1, sizeof(*e->in_refs));
+    e->copies = calloc(node->inputs_count + 1, sizeof(*e->copies));
+    e->out = calloc(node->outputs_count + 1, sizeof(*e->out));
+    e->out_refs = calloc(node->outputs_count + 1, sizeof(*e->out_refs));
+    return e->in && e->in_refs && e->copies && e->out && e->out_refs ? 0 : -ENOMEM;
+}
+
+static void evaluation_fini(struct evaluation *e, const struct node *node) {
+    for (size_t i = 0; e->copies && i < node->inputs_count; i++)
+        tensor_buffer_free(e->copies[i]);
+    for (size_t i = 0; e->out && i < node->outputs_count; i++)
+        tensor_buffer_free(e->out[i].data);
+    free(e->in);
+    free(e->in_refs);
+    free(e->copies);
+    free(e->out);
+    free(e->out_refs);
+}
+
+static int evaluate(struct fold *fold, const struct node *node, int depth, struct evaluation *e,
+                    struct err *err) {
+    const struct net_node *known = &fold->nodes[node->index];
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < node->inputs_count; i++) {
+        if (!node->inputs[i])
+            continue;
+        rc = fetch_input(fold, known->op, node->inputs[i], depth, &e->in[i], &e->copies[i], err);
+        e->in_refs[i] = &e->in[i];
+    }
+    for (size_t i = 0; rc == 0 && i < node->outputs_count; i++) {
+        if (!node->outputs[i])
+            continue;
+        size_t bytes = 0;
+        e->out[i].desc = node->outputs[i]->desc;
+        rc = tensor_desc_bytes(&e->out[i].desc, &bytes);
+        e->out[i].data = rc == 0 ? tensor_buffer_new(bytes) : NULL;
+        e->out_refs[i] = &e->out[i];
+        if (!e->out[i].data)
+            rc = err_set(err, -ENOMEM, "no memory for constant '%s'", node->outputs[i]->name);
+    }
+    if (rc < 0)
+        return rc;
+    if (!known->view)
+        return op_eval(known->op, node, known->plan, e->in_refs, e->out_refs, err);
+    size_t bytes = node->outputs[0]->constant->bytes;
+    if (bytes > 0)
+        memcpy(e->out[0].data, e->in[0].data, bytes);
+    return 0;
+}
+
+/* Hands the results over to the outputs' constants. */
+static void keep_outputs(const struct node *node, struct evaluation *e) {
+    for (size_t i = 0; i < node->outputs_count; i++) {
+        if (!node->outputs[i])
+            continue;
+        struct folded *item = (struct folded *)node->outputs[i]->constant; /* its first member */
+        if (item->buffer)
+            continue;
+        item->buffer = e->out[i].data;
+        item->constant.data = item->buffer;
+        e->out[i].data = NULL;
+    }
+}
+
+static int numbers(struct fold *fold, struct value *value, int depth, struct err *err) {
+    if (value->constant->data || value->constant->bytes == 0)
+        return 0;
+    if (!value->producer)
+        return err_set(err, -EBADMSG, "constant '%s' has no data", value->name);
+    if (depth > FOLD_DEPTH_MAX)
+        return err_set(err, -ENOTSUP, "constant '%s' is the end of more than %d operators",
+                       value->name, FOLD_DEPTH_MAX);
+    struct evaluation e = {0};
+    int rc = evaluation_init(&e, value->producer);
+    if (rc == 0)
+        rc = evaluate(fold, value->producer, depth, &e, err);
+    if (rc == 0)
+        keep_outputs(value->producer, &e);
+    evaluation_fini(&e, value->producer);
+    return rc < 0 ? err_prefix(err, rc, "node '%s'", value->producer->name) : 0;
+}
+
+int fold_numbers(struct fold *fold, struct value *value, const struct constant **ret,
+                 struct err *err) {
+    static const uint64_t nothing = 0;
+    int rc = numbers(fold, value, 0, err);
+    if (rc < 0)
+        return rc;
+    if (!value->constant->data)
+        value->constant->data = &nothing; /* zero elements: an address that memcpy may be given */
+    *ret = value->constant;
+    return 0;
+}

@@ -1,0 +1,131 @@
+/* Static shape inference: dimensions of inputs are bound once, then every node is planned in
+ * order. After it every value has its type and shape, and constants are marked. */
+#include "model/net.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct model_dim *find_dim(const struct model_options *options, const char *name) {
+    for (size_t i = 0; options && i < options->dims_count; i++)
+        if (name && strcmp(options->dims[i].name, name) == 0)
+            return &options->dims[i];
+    return NULL;
+}
+
+/* The value of dimension d of an input: as declared, as the user says, or 1 where it is first. */
+static int bind_dim(const struct value *input, int d, const struct model_options *options,
+                    int64_t *ret, struct err *err) {
+    const char *name = input->dim_names[d];
+    *ret = input->desc.dims[d];
+    if (*ret < 0) {
+        const struct model_dim *dim = find_dim(options, name);
+        if (!dim)
+            dim = find_dim(options, "*");
+        if (dim)
+            *ret = dim->value;
+        else if (d == 0)
+            *ret = 1;
+        else
+            return err_set(err, -ENOTSUP,
+                           "input '%s': dimension %d ('%s') is not known; say --dim %s=VALUE",
+                           input->name, d, name ? name : "unnamed", name ? name : "'*'");
+    }
+    if (*ret < 0 || *ret > OP_DIM_MAX)
+        return err_set(err, -EBADMSG, "input '%s': dimension %d cannot be %lld", input->name, d,
+                       (long long)*ret);
+    return 0;
+}
+
+static int bind_input(struct value *input, const struct model_options *options, struct err *err) {
+    if (input->desc.rank < 0)
+        return err_set(err, -ENOTSUP,
+                       "input '%s': the file does not say its shape; export it with one",
+                       input->name);
+    if (dtype_size(input->desc.dtype) == 0)
+        return err_set(err, -ENOTSUP, "input '%s': its element type is not supported", input->name);
+    for (int d = 0; d < input->desc.rank; d++) {
+        int rc = bind_dim(input, d, options, &input->desc.dims[d], err);
+        if (rc < 0)
+            return rc;
+    }
+    input->desc.name = input->name;
+    size_t bytes;
+    if (tensor_desc_bytes(&input->desc, &bytes) < 0 || bytes > OP_TENSOR_BYTES_MAX)
+        return err_set(err, -ENOTSUP, "input '%s' is too large", input->name);
+    return 0;
+}
+
+/* Whether everything that the node reads is known at load. */
+static bool reads_constants(const struct node *node, const struct op *op) {
+    if (op->kind->flags & OP_SHAPE)
+        return true;
+    for (size_t i = 0; i < node->inputs_count; i++)
+        if (node->inputs[i] && !node->inputs[i]->constant)
+            return false;
+    return true;
+}
+
+/* The outputs become constants; a node that makes an output of the graph stays a layer as well. */
+static int mark_constant(struct model *model, const struct node *node, struct net_node *known) {
+    known->constant = true;
+    for (size_t i = 0; i < node->outputs_count; i++) {
+        if (!node->outputs[i])
+            continue;
+        int rc = fold_mark(model->fold, node->outputs[i]);
+        if (rc < 0)
+            return rc;
+        if (node->outputs[i]->is_output)
+            known->constant = false;
+    }
+    return 0;
+}
+
+static int infer_node(struct model *model, struct node *node, struct err *err) {
+    struct net_node *known = &model->nodes[node->index];
+    int rc = op_find(node, &known->op, err);
+    if (rc < 0)
+        return rc;
+    known->plan = graph_alloc(model->graph, known->op->kind->plan_size + 1);
+    if (!known->plan)
+        return err_set(err, -ENOMEM, "no memory for node '%s'", node->name);
+    for (size_t i = 0; i < node->outputs_count; i++)
+        if (node->outputs[i])
+            node->outputs[i]->desc =
+                (struct tensor_desc){.name = node->outputs[i]->name, .dtype = DTYPE_NONE};
+    struct op_call call = {.node = node, .op = known->op, .fold = model->fold, .err = err};
+    rc = known->op->kind->plan(&call, known->plan);
+    if (rc < 0)
+        return rc;
+    known->view = call.view;
+    for (size_t i = 0; i < node->outputs_count; i++)
+        if (node->outputs[i] && node->outputs[i]->desc.dtype == DTYPE_NONE)
+            return op_fail(&call, -ENOTSUP, "output %zu is not supported", i);
+    return reads_constants(node, known->op) ? mark_constant(model, node, known) : 0;
+}
+
+/* Initializers: the description is the data's. */
+static int infer_initializer(struct value *value, struct err *err) {
+    value->desc = value->constant->desc;
+    value->desc.name = value->name;
+    size_t bytes;
+    if (tensor_desc_bytes(&value->desc, &bytes) < 0 || bytes > OP_TENSOR_BYTES_MAX)
+        return err_set(err, -ENOTSUP, "constant '%s' is too large or of an unsupported type",
+                       value->name);
+    for (int d = 0; d < value->desc.rank; d++)
+        if (value->desc.dims[d] > OP_DIM_MAX)
+            return err_set(err, -ENOTSUP, "constant '%s' is too large", value->name);
+    return 0;
+}
+
+int net_infer(struct model *model, const struct model_options *options, struct err *err) {
+    struct graph *graph = model->graph;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < graph->values_count; i++)
+        if (graph->values[i]->constant)
+            rc = infer_initializer(graph->values[i], err);
+    for (size_t i = 0; rc == 0 && i < graph->inputs_count; i++)
+        rc = bind_input(graph->inputs[i], options, err);
+    for (size_t i = 0; rc == 0 && i < graph->nodes_count; i++)
+        rc = infer_node(model, graph->nodes[i], err);
+    return rc;
+}

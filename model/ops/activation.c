@@ -1,0 +1,101 @@
+/* Functions of one float each that can also be fused behind other operators. */
+#include "model/ops/kinds.h"
+
+#include <errno.h>
+#include <float.h>
+#include <string.h>
+
+struct activation_plan {
+    struct kn_activation act;
+    bool known; /* else Clip's bounds are inputs: read when it runs */
+};
+
+/* Defaults of alpha and beta (or gamma) where the operator has them. */
+static const struct {
+    enum kn_act kind;
+    const char *a_name;
+    float a;
+    const char *b_name;
+    float b;
+} defaults[] = {
+    {KN_ACT_LEAKY_RELU, "alpha", 0.01f, NULL, 0.0f},
+    {KN_ACT_HARD_SIGMOID, "alpha", 0.2f, "beta", 0.5f},
+    {KN_ACT_ELU, "alpha", 1.0f, NULL, 0.0f},
+    {KN_ACT_SELU, "alpha", 1.67326319217681884765625f, "gamma", 1.05070102214813232421875f},
+    {KN_ACT_CELU, "alpha", 1.0f, NULL, 0.0f},
+    {KN_ACT_THRESHOLDED_RELU, "alpha", 1.0f, NULL, 0.0f},
+    {KN_ACT_CLIP, "min", -FLT_MAX, "max", FLT_MAX},
+};
+
+static int clip_bounds(const struct op_call *call, struct activation_plan *plan) {
+    for (size_t i = 1; i <= 2; i++) {
+        const struct tensor_desc *bound = op_in(call, i);
+        size_t count = 0;
+        if (!bound)
+            continue;
+        int rc = op_type(call, i, OP_FLOAT);
+        if (rc == 0 && op_count(bound) != 1)
+            return op_fail(call, -EBADMSG, "input %zu must be one number", i);
+        if (rc == 0 && !op_constant(call, i))
+            plan->known = false;
+        else if (rc == 0)
+            rc = op_floats(call, i, i == 1 ? &plan->act.a : &plan->act.b, 1, &count);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int activation_plan(struct op_call *call, void *ret) {
+    struct activation_plan *plan = ret;
+    plan->act.kind = (enum kn_act)call->op->arg;
+    plan->known = true;
+    for (size_t i = 0; i < sizeof(defaults) / sizeof(defaults[0]); i++) {
+        if (defaults[i].kind != plan->act.kind)
+            continue;
+        plan->act.a = node_float(call->node, defaults[i].a_name, defaults[i].a);
+        if (defaults[i].b_name)
+            plan->act.b = node_float(call->node, defaults[i].b_name, defaults[i].b);
+    }
+    const char *approximate = node_string(call->node, "approximate", "none");
+    if (strcmp(approximate, "none") != 0)
+        return op_fail(call, -ENOTSUP, "approximate '%.40s' is not supported", approximate);
+    int rc = op_type(call, 0, OP_FLOAT);
+    if (rc == 0 && plan->act.kind == KN_ACT_CLIP)
+        rc = clip_bounds(call, plan);
+    const struct tensor_desc *x = op_in(call, 0);
+    return rc < 0 ? rc : op_set(call, 0, DTYPE_FLOAT, x->rank, x->dims);
+}
+
+static int activation_run(const struct op_args *args) {
+    const struct activation_plan *plan = args->plan;
+    struct kn_activation act = plan->act;
+    for (size_t i = 1; i < args->in_count && !plan->known; i++)
+        if (args->in[i])
+            *(i == 1 ? &act.a : &act.b) = *(const float *)args->in[i]->data;
+    kn_activate(&act, args->in[0]->data, args->out[0]->data, op_count(&args->out[0]->desc),
+                args->threads);
+    return 0;
+}
+
+void *activation_plan_new(struct graph *graph, const struct kn_activation *act) {
+    struct activation_plan *plan = graph_alloc(graph, sizeof(*plan));
+    if (plan)
+        *plan = (struct activation_plan){.act = *act, .known = true};
+    return plan;
+}
+
+bool activation_of(const struct op *op, const void *data, struct kn_activation *ret) {
+    const struct activation_plan *plan = data;
+    if (op->kind != &kind_activation || !plan->known)
+        return false;
+    *ret = plan->act;
+    return true;
+}
+
+const struct op_kind kind_activation = {
+    .plan_size = sizeof(struct activation_plan),
+    .plan = activation_plan,
+    .run = activation_run,
+    .flags = OP_INPLACE,
+};

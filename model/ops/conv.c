@@ -1,0 +1,322 @@
+/* Conv (1, 11, 22) and ConvTranspose (1, 11, 22) of one and two spatial dimensions. */
+#include "model/ops/pad.h"
+#include "model/ops/window.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct conv_plan {
+    struct kn_conv conv;
+};
+
+/* What pack() writes: the plan, then the packed weights when they are known at load. */
+struct conv_state {
+    struct kn_conv_plan plan;
+    bool packed;
+    size_t packed_room; /* of packed weights that are made in the workspace */
+};
+
+#define ROUND_UP(n) (((n) + (KN_ALIGN - 1)) / KN_ALIGN * KN_ALIGN)
+#define STATE_BYTES ROUND_UP(sizeof(struct conv_state))
+
+static struct kn_conv window_conv(const struct window *w, const struct tensor_desc *x, int oc,
+                                  int group) {
+    return (struct kn_conv){.n = (int)x->dims[0],
+                            .ic = (int)x->dims[1],
+                            .ih = w->in[0],
+                            .iw = w->in[1],
+                            .oc = oc,
+                            .oh = w->out[0],
+                            .ow = w->out[1],
+                            .kh = w->kernel[0],
+                            .kw = w->kernel[1],
+                            .stride_h = w->stride[0],
+                            .stride_w = w->stride[1],
+                            .dil_h = w->dilation[0],
+                            .dil_w = w->dilation[1],
+                            .pad_top = w->begin[0],
+                            .pad_left = w->begin[1],
+                            .group = group};
+}
+
+/* Types, ranks, channels and group; oc_axis is where the weights have output channels (or those of
+ * one group, for ConvTranspose). */
+static int check_weights(const struct op_call *call, int ic_axis, int64_t *ret_group,
+                         int64_t *ret_oc) {
+    int rc = op_type(call, 0, OP_FLOAT);
+    if (rc == 0)
+        rc = op_type(call, 1, OP_FLOAT);
+    if (rc == 0 && op_in(call, 2))
+        rc = op_type(call, 2, OP_FLOAT);
+    if (rc == 0)
+        rc = op_rank(call, 0, 3, 4);
+    if (rc < 0)
+        return rc;
+    const struct tensor_desc *x = op_in(call, 0), *w = op_in(call, 1), *b = op_in(call, 2);
+    if (w->rank != x->rank)
+        return op_fail(call, -EBADMSG, "weights have %d dimensions, the input has %d", w->rank,
+                       x->rank);
+    int64_t group = node_int(call->node, "group", 1);
+    if (group < 1 || group > x->dims[1])
+        return op_fail(call, -EBADMSG, "group cannot be %lld with %lld input channels",
+                       (long long)group, (long long)x->dims[1]);
+    int64_t ic = w->dims[ic_axis] * (ic_axis == 1 ? group : 1);
+    int64_t oc = w->dims[1 - ic_axis] * (ic_axis == 1 ? 1 : group);
+    if (ic != x->dims[1] || x->dims[1] % group != 0 || oc < 1 || oc % group != 0 || oc > OP_DIM_MAX)
+        return op_fail(call, -EBADMSG,
+                       "weights for %lld input and %lld output channels in %lld groups do not fit "
+                       "an input with %lld channels",
+                       (long long)ic, (long long)oc, (long long)group, (long long)x->dims[1]);
+    if (b && (b->rank != 1 || b->dims[0] != oc))
+        return op_fail(call, -EBADMSG, "bias does not have %lld elements", (long long)oc);
+    *ret_group = group;
+    *ret_oc = oc;
+    return 0;
+}
+
+static int conv_plan(struct op_call *call, void *ret) {
+    struct conv_plan *plan = ret;
+    struct window w;
+    int64_t group, oc;
+    int rc = check_weights(call, 1, &group, &oc);
+    if (rc == 0)
+        rc = window_read(call, op_in(call, 1)->dims + 2, &w);
+    if (rc == 0)
+        rc = window_slide(call, false, &w);
+    if (rc < 0)
+        return rc;
+    const struct tensor_desc *x = op_in(call, 0);
+    if (x->dims[0] < 1)
+        return op_fail(call, -EBADMSG, "the batch is empty");
+    plan->conv = window_conv(&w, x, (int)oc, (int)group);
+    rc = window_set(call, &w, x->dims[0], oc);
+    struct kn_conv_plan probe;
+    if (rc == 0 && kn_conv_plan(&plan->conv, 1, &probe) < 0)
+        return op_fail(call, -ENOTSUP, "the convolution is too large");
+    return rc;
+}
+
+static uint64_t conv_macs(const struct node *node, const void *data) {
+    const struct conv_plan *plan = data;
+    const struct kn_conv *c = &plan->conv;
+    (void)node;
+    return (uint64_t)c->n * (uint64_t)c->oc * (uint64_t)(c->ic / c->group) * (uint64_t)c->kh *
+           (uint64_t)c->kw * (uint64_t)c->oh * (uint64_t)c->ow;
+}
+
+static bool known(const struct node *node, size_t i) {
+    return i >= node->inputs_count || !node->inputs[i] || node->inputs[i]->constant;
+}
+
+static int conv_choose(const struct op_prep *prep, struct kn_conv_plan *ret) {
+    const struct conv_plan *plan = prep->plan;
+    struct kn_conv conv = plan->conv;
+    conv.act = prep->act;
+    conv.residual = prep->residual;
+    return kn_conv_plan(&conv, prep->threads, ret);
+}
+
+static int conv_size(struct op_prep *prep) {
+    struct kn_conv_plan plan;
+    int rc = conv_choose(prep, &plan);
+    if (rc < 0)
+        return rc;
+    prep->bytes = STATE_BYTES;
+    prep->workspace_bytes = ROUND_UP(plan.workspace_bytes);
+    if (known(prep->node, 1) && known(prep->node, 2)) {
+        prep->bytes += plan.packed_bytes;
+        prep->absorbed = 1U << 1 | 1U << 2;
+    } else {
+        prep->workspace_bytes += ROUND_UP(plan.packed_bytes);
+    }
+    return 0;
+}
+
+/* w and bias with scale and shift folded in, in new memory: free(*ret_w). w is [oc][per_oc] when
+ * by_row, else the channels of ConvTranspose's [ic][oc/group][k]: oc_in_group with k each. */
+static int fold_affine(const struct op_prep *prep, size_t oc, size_t group, size_t k, size_t total,
+                       bool by_row, float **ret_w, float **ret_bias) {
+    size_t per_oc = total / oc, in_group = oc / group, rows_in_group = total / k / oc;
+    float *w = malloc((total + oc) * sizeof(float));
+    if (!w)
+        return -ENOMEM;
+    float *bias = w + total;
+    memcpy(w, prep->numbers[1]->data, total * sizeof(float));
+    memset(bias, 0, oc * sizeof(float));
+    if (prep->node->inputs_count > 2 && prep->numbers[2])
+        memcpy(bias, prep->numbers[2]->data, oc * sizeof(float));
+    for (size_t i = 0; i < total; i++) {
+        size_t c =
+            by_row ? i / per_oc : i / k % in_group + i / (k * in_group * rows_in_group) * in_group;
+        w[i] = (float)((double)w[i] * prep->scale[c]);
+    }
+    for (size_t c = 0; c < oc; c++)
+        bias[c] = (float)((double)bias[c] * prep->scale[c] + prep->shift[c]);
+    *ret_w = w;
+    *ret_bias = bias;
+    return 0;
+}
+
+static int conv_pack(struct op_prep *prep) {
+    struct conv_state *state = prep->data;
+    int rc = conv_choose(prep, &state->plan);
+    if (rc < 0)
+        return rc;
+    state->packed = known(prep->node, 1) && known(prep->node, 2);
+    state->packed_room = ROUND_UP(state->plan.packed_bytes);
+    if (!state->packed)
+        return 0;
+    const float *w = prep->numbers[1]->data, *bias = NULL;
+    float *folded = NULL, *folded_bias = NULL;
+    if (prep->node->inputs_count > 2 && prep->numbers[2])
+        bias = prep->numbers[2]->data;
+    if (prep->affine) {
+        const struct kn_conv *c = &state->plan.conv;
+        rc = fold_affine(prep, (size_t)c->oc, (size_t)c->group, (size_t)c->kh * (size_t)c->kw,
+                         op_count(&prep->numbers[1]->desc), true, &folded, &folded_bias);
+        if (rc < 0)
+            return rc;
+        w = folded;
+        bias = folded_bias;
+    }
+    kn_conv_pack(&state->plan, w, bias, (char *)prep->data + STATE_BYTES);
+    free(folded);
+    return 0;
+}
+
+static int conv_run(const struct op_args *args) {
+    const struct conv_state *state = args->packed;
+    const void *packed = (const char *)args->packed + STATE_BYTES;
+    char *workspace = args->workspace;
+    if (!state->packed) {
+        const float *bias = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL;
+        kn_conv_pack(&state->plan, args->in[1]->data, bias, workspace);
+        packed = workspace;
+        workspace += state->packed_room;
+    }
+    kn_conv_run(&state->plan, packed, args->in[0]->data,
+                args->residual ? args->residual->data : NULL, args->out[0]->data, workspace,
+                args->threads);
+    return 0;
+}
+
+bool conv_absorb_pad(void *data, const struct pad_plan *pad) {
+    struct conv_plan *plan = data;
+    struct kn_conv wider = plan->conv;
+    struct kn_conv_plan probe;
+    int rank = pad->shape.rank, w = rank - 1, h = rank - 2;
+    if (rank == 4) {
+        wider.ih = (int)pad->shape.dims[h];
+        wider.pad_top += (int)pad->begin[h];
+    }
+    wider.iw = (int)pad->shape.dims[w];
+    wider.pad_left += (int)pad->begin[w];
+    if (wider.ih < 1 || wider.iw < 1 || kn_conv_plan(&wider, 1, &probe) < 0)
+        return false;
+    plan->conv = wider;
+    return true;
+}
+
+const struct op_kind kind_conv = {
+    .plan_size = sizeof(struct conv_plan),
+    .plan = conv_plan,
+    .macs = conv_macs,
+    .size = conv_size,
+    .pack = conv_pack,
+    .run = conv_run,
+    .flags = OP_ACT | OP_AFFINE | OP_RESIDUAL,
+};
+
+/* ---- ConvTranspose: weights [ic][oc/group][kh][kw] ---- */
+
+static int transpose_plan(struct op_call *call, void *ret) {
+    struct conv_plan *plan = ret;
+    struct window w;
+    int64_t group, oc;
+    int rc = check_weights(call, 0, &group, &oc);
+    if (rc == 0)
+        rc = window_read(call, op_in(call, 1)->dims + 2, &w);
+    if (rc == 0)
+        rc = window_transpose(call, &w);
+    if (rc < 0)
+        return rc;
+    const struct tensor_desc *x = op_in(call, 0);
+    if (x->dims[0] < 1)
+        return op_fail(call, -EBADMSG, "the batch is empty");
+    plan->conv = window_conv(&w, x, (int)oc, (int)group);
+    rc = window_set(call, &w, x->dims[0], oc);
+    size_t columns = (size_t)oc, factors[] = {(size_t)w.kernel[0], (size_t)w.kernel[1],
+                                              (size_t)w.in[0], (size_t)w.in[1], sizeof(float)};
+    for (size_t i = 0; rc == 0 && i < sizeof(factors) / sizeof(factors[0]); i++)
+        if (__builtin_mul_overflow(columns, factors[i], &columns) ||
+            columns > 4 * OP_TENSOR_BYTES_MAX)
+            return op_fail(call, -ENOTSUP, "the convolution is too large");
+    return rc;
+}
+
+static uint64_t transpose_macs(const struct node *node, const void *data) {
+    const struct conv_plan *plan = data;
+    const struct kn_conv *c = &plan->conv;
+    (void)node;
+    return (uint64_t)c->n * (uint64_t)c->ic * (uint64_t)(c->oc / c->group) * (uint64_t)c->kh *
+           (uint64_t)c->kw * (uint64_t)c->ih * (uint64_t)c->iw;
+}
+
+/* What pack() writes: weights, then the bias, when both are known at load. */
+static int transpose_size(struct op_prep *prep) {
+    const struct conv_plan *plan = prep->plan;
+    prep->workspace_bytes = ROUND_UP(kn_conv_transpose_workspace(&plan->conv));
+    if (!known(prep->node, 1) || !known(prep->node, 2))
+        return 0;
+    prep->bytes = (op_count(&prep->node->inputs[1]->desc) + (size_t)plan->conv.oc) * sizeof(float);
+    prep->absorbed = 1U << 1 | 1U << 2;
+    return 0;
+}
+
+static int transpose_pack(struct op_prep *prep) {
+    const struct conv_plan *plan = prep->plan;
+    const struct kn_conv *c = &plan->conv;
+    size_t total = op_count(&prep->numbers[1]->desc), oc = (size_t)c->oc;
+    float *data = prep->data;
+    if (prep->affine) {
+        float *w, *bias;
+        int rc = fold_affine(prep, oc, (size_t)c->group, (size_t)c->kh * (size_t)c->kw, total,
+                             false, &w, &bias);
+        if (rc < 0)
+            return rc;
+        memcpy(data, w, (total + oc) * sizeof(float));
+        free(w);
+        return 0;
+    }
+    memcpy(data, prep->numbers[1]->data, total * sizeof(float));
+    memset(data + total, 0, oc * sizeof(float));
+    if (prep->node->inputs_count > 2 && prep->numbers[2])
+        memcpy(data + total, prep->numbers[2]->data, oc * sizeof(float));
+    return 0;
+}
+
+static int transpose_run(const struct op_args *args) {
+    const struct conv_plan *plan = args->plan;
+    const float *w = args->packed, *bias = NULL;
+    if (w) {
+        bias = w + op_count(&args->in[1]->desc);
+    } else {
+        w = args->in[1]->data;
+        bias = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL;
+    }
+    kn_conv_transpose(&plan->conv, w, bias, args->in[0]->data, args->out[0]->data, args->workspace,
+                      args->threads);
+    op_activate(args);
+    return 0;
+}
+
+const struct op_kind kind_conv_transpose = {
+    .plan_size = sizeof(struct conv_plan),
+    .plan = transpose_plan,
+    .macs = transpose_macs,
+    .size = transpose_size,
+    .pack = transpose_pack,
+    .run = transpose_run,
+    .flags = OP_ACT | OP_AFFINE,
+};

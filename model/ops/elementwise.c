@@ -1,0 +1,236 @@
+/* Element by element with numpy's broadcasting (opset 7 and later): binary operators, sums of any
+ * number of inputs, functions of one element, Where and Cast. */
+#include "model/ops/kinds.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Whether the kernel knows op for type: asked with nothing to compute. */
+static bool binary_known(enum kn_binary op, enum dtype dtype) {
+    const struct kn_shape nothing = {.rank = 1, .dims = {0}};
+    const int64_t strides[1] = {1};
+    char none[8] = {0};
+    return kn_binary(op, (enum kn_type)dtype, &nothing, strides, strides, none, none, none, NULL) ==
+           0;
+}
+
+static bool is_comparison(enum kn_binary op) {
+    return op >= KN_EQUAL && op <= KN_LESS_EQUAL;
+}
+
+struct binary_plan {
+    enum kn_binary op;
+    enum dtype dtype;  /* that both are computed in: input 0's */
+    enum dtype b_type; /* input 1's: Pow allows another */
+    struct kn_shape shape;
+    int64_t a_strides[KN_MAX_RANK], b_strides[KN_MAX_RANK];
+};
+
+static int check_broadcast(const struct op_call *call, struct kn_shape *shape) {
+    char one[96], other[96];
+    const struct tensor_desc *a = op_in(call, 0), *b = op_in(call, 1);
+    if (op_broadcast(a->dims, a->rank, b->dims, b->rank, shape->dims, &shape->rank) < 0)
+        return op_fail(call, -EBADMSG, "%s and %s cannot be broadcast",
+                       tensor_desc_format(a, one, sizeof(one)),
+                       tensor_desc_format(b, other, sizeof(other)));
+    return 0;
+}
+
+static int binary_plan(struct op_call *call, void *ret) {
+    struct binary_plan *plan = ret;
+    const struct tensor_desc *a = op_in(call, 0), *b = op_in(call, 1);
+    plan->op = (enum kn_binary)call->op->arg;
+    if (plan->op == KN_MOD && node_int(call->node, "fmod", 0) != 0)
+        plan->op = KN_FMOD;
+    plan->dtype = a->dtype;
+    plan->b_type = b->dtype;
+    int rc = op_type(call, 0, OP_TYPES);
+    if (rc == 0)
+        rc = op_type(call, 1, plan->op == KN_POW ? OP_NUMBERS : OP_TYPE(a->dtype));
+    if (rc == 0 && !binary_known(plan->op, plan->dtype))
+        return op_fail(call, -ENOTSUP, "type %s is not supported", dtype_name(plan->dtype));
+    if (rc == 0)
+        rc = check_broadcast(call, &plan->shape);
+    if (rc < 0)
+        return rc;
+    op_strides(a, &plan->shape, plan->a_strides);
+    op_strides(b, &plan->shape, plan->b_strides);
+    return op_set(call, 0, is_comparison(plan->op) ? DTYPE_BOOL : plan->dtype, plan->shape.rank,
+                  plan->shape.dims);
+}
+
+static int binary_size(struct op_prep *prep) {
+    const struct binary_plan *plan = prep->plan;
+    if (plan->b_type != plan->dtype)
+        prep->workspace_bytes = op_count(&prep->node->inputs[1]->desc) * dtype_size(plan->dtype);
+    return 0;
+}
+
+static int binary_run(const struct op_args *args) {
+    const struct binary_plan *plan = args->plan;
+    const void *b = args->in[1]->data;
+    if (plan->b_type != plan->dtype) {
+        kn_cast((enum kn_type)plan->b_type, (enum kn_type)plan->dtype, b, args->workspace,
+                op_count(&args->in[1]->desc));
+        b = args->workspace;
+    }
+    kn_binary(plan->op, (enum kn_type)plan->dtype, &plan->shape, plan->a_strides, plan->b_strides,
+              args->in[0]->data, b, args->out[0]->data, args->threads);
+    op_activate(args);
+    return 0;
+}
+
+const struct op_kind kind_binary = {
+    .plan_size = sizeof(struct binary_plan),
+    .plan = binary_plan,
+    .size = binary_size,
+    .run = binary_run,
+    .flags = OP_INPLACE | OP_ACT,
+};
+
+/* ---- Sum, Min, Max, Mean of any number; arg is the binary operator, KN_BINARY_COUNT is Mean ----
+ */
+
+struct nary_plan {
+    enum kn_binary op;
+    bool mean;
+    struct kn_shape shape;
+};
+
+static int nary_plan(struct op_call *call, void *ret) {
+    struct nary_plan *plan = ret;
+    const struct tensor_desc *first = op_in(call, 0);
+    plan->mean = call->op->arg == KN_BINARY_COUNT;
+    plan->op = plan->mean ? KN_ADD : (enum kn_binary)call->op->arg;
+    int rc = op_type(call, 0, plan->mean ? OP_FLOAT : OP_NUMBERS);
+    if (rc == 0 && !binary_known(plan->op, first->dtype))
+        return op_fail(call, -ENOTSUP, "type %s is not supported", dtype_name(first->dtype));
+    op_shape(first, &plan->shape);
+    for (size_t i = 1; rc == 0 && i < call->node->inputs_count; i++) {
+        rc = op_type(call, i, OP_TYPE(first->dtype));
+        if (rc < 0)
+            return rc;
+        const struct tensor_desc *in = op_in(call, i);
+        if (op_broadcast(plan->shape.dims, plan->shape.rank, in->dims, in->rank, plan->shape.dims,
+                         &plan->shape.rank) < 0)
+            return op_fail(call, -EBADMSG, "input %zu cannot be broadcast to the others", i);
+    }
+    call->view = rc == 0 && call->node->inputs_count == 1;
+    return rc < 0 ? rc : op_set(call, 0, first->dtype, plan->shape.rank, plan->shape.dims);
+}
+
+static int nary_run(const struct op_args *args) {
+    const struct nary_plan *plan = args->plan;
+    const struct tensor_desc *out = &args->out[0]->desc;
+    enum kn_type type = (enum kn_type)out->dtype;
+    int64_t a_strides[KN_MAX_RANK], b_strides[KN_MAX_RANK];
+    void *y = args->out[0]->data;
+    op_strides(&args->in[0]->desc, &plan->shape, a_strides);
+    for (size_t i = 1; i < args->in_count; i++) {
+        op_strides(&args->in[i]->desc, &plan->shape, b_strides);
+        kn_binary(plan->op, type, &plan->shape, a_strides, b_strides,
+                  i == 1 ? args->in[0]->data : y, args->in[i]->data, y, args->threads);
+        op_strides(out, &plan->shape, a_strides);
+    }
+    if (plan->mean) {
+        const float divisor = (float)args->in_count;
+        const int64_t repeated[KN_MAX_RANK] = {0};
+        kn_binary(KN_DIV, type, &plan->shape, a_strides, repeated, y, &divisor, y, args->threads);
+    }
+    op_activate(args);
+    return 0;
+}
+
+const struct op_kind kind_nary = {
+    .plan_size = sizeof(struct nary_plan),
+    .plan = nary_plan,
+    .run = nary_run,
+    .flags = OP_INPLACE | OP_ACT,
+};
+
+/* ---- one element ---- */
+
+static int unary_plan(struct op_call *call, void *ret) {
+    enum kn_unary *plan = ret;
+    const struct tensor_desc *x = op_in(call, 0);
+    char none[8] = {0};
+    *plan = (enum kn_unary)call->op->arg;
+    int rc = op_type(call, 0, OP_TYPES);
+    if (rc == 0 && kn_unary(*plan, (enum kn_type)x->dtype, none, none, 0) < 0)
+        return op_fail(call, -ENOTSUP, "type %s is not supported", dtype_name(x->dtype));
+    enum dtype dtype = *plan == KN_IS_NAN ? DTYPE_BOOL : x->dtype;
+    return rc < 0 ? rc : op_set(call, 0, dtype, x->rank, x->dims);
+}
+
+static int unary_run(const struct op_args *args) {
+    const struct tensor *x = args->in[0];
+    return kn_unary(*(const enum kn_unary *)args->plan, (enum kn_type)x->desc.dtype, x->data,
+                    args->out[0]->data, op_count(&x->desc));
+}
+
+const struct op_kind kind_unary = {
+    .plan_size = sizeof(enum kn_unary),
+    .plan = unary_plan,
+    .run = unary_run,
+    .flags = OP_INPLACE,
+};
+
+/* ---- Where ---- */
+
+static int where_plan(struct op_call *call, void *ret) {
+    struct kn_shape *shape = ret;
+    const struct tensor_desc *c = op_in(call, 0), *a = op_in(call, 1), *b = op_in(call, 2);
+    int rc = op_type(call, 0, OP_TYPE(DTYPE_BOOL));
+    if (rc == 0)
+        rc = op_type(call, 1, OP_TYPES);
+    if (rc == 0)
+        rc = op_type(call, 2, OP_TYPE(a->dtype));
+    if (rc < 0)
+        return rc;
+    if (op_broadcast(a->dims, a->rank, b->dims, b->rank, shape->dims, &shape->rank) < 0 ||
+        op_broadcast(shape->dims, shape->rank, c->dims, c->rank, shape->dims, &shape->rank) < 0)
+        return op_fail(call, -EBADMSG, "inputs cannot be broadcast");
+    return op_set(call, 0, a->dtype, shape->rank, shape->dims);
+}
+
+static int where_run(const struct op_args *args) {
+    const struct kn_shape *shape = args->plan;
+    int64_t strides[3][KN_MAX_RANK];
+    for (int i = 0; i < 3; i++)
+        op_strides(&args->in[i]->desc, shape, strides[i]);
+    kn_where(dtype_size(args->out[0]->desc.dtype), shape, strides[0], strides[1], strides[2],
+             args->in[0]->data, args->in[1]->data, args->in[2]->data, args->out[0]->data);
+    return 0;
+}
+
+const struct op_kind kind_where = {
+    .plan_size = sizeof(struct kn_shape),
+    .plan = where_plan,
+    .run = where_run,
+};
+
+/* ---- Cast ---- */
+
+static int cast_plan(struct op_call *call, void *ret) {
+    (void)ret;
+    const struct tensor_desc *x = op_in(call, 0);
+    int64_t to = node_int(call->node, "to", 0);
+    char none[8] = {0};
+    if (to < 0 || to > DTYPE_DOUBLE || dtype_size((enum dtype)to) == 0)
+        return op_fail(call, -ENOTSUP, "type %lld is not supported", (long long)to);
+    int rc = op_type(call, 0, OP_TYPES);
+    if (rc == 0 && (enum dtype)to == x->dtype)
+        call->view = true;
+    else if (rc == 0 && kn_cast((enum kn_type)x->dtype, (enum kn_type)to, none, none, 0) < 0)
+        return op_fail(call, -ENOTSUP, "from %s to %s is not supported", dtype_name(x->dtype),
+                       dtype_name((enum dtype)to));
+    return rc < 0 ? rc : op_set(call, 0, (enum dtype)to, x->rank, x->dims);
+}
+
+static int cast_run(const struct op_args *args) {
+    const struct tensor *x = args->in[0];
+    return kn_cast((enum kn_type)x->desc.dtype, (enum kn_type)args->out[0]->desc.dtype, x->data,
+                   args->out[0]->data, op_count(&x->desc));
+}
+
+const struct op_kind kind_cast = {.plan = cast_plan, .run = cast_run};
