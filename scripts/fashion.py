@@ -42,7 +42,7 @@ def write_pictures(folder, count=None):
         path = os.path.join(folder, f"{i:05}.pgm")
         if not os.path.exists(path):
             with open(f"{path}.new", "wb") as out:
-                out.write(b"P5 %d %d 255\n" % (SIDE, SIDE) + picture)
+                out.write(b"P5\n%d %d\n255\n" % (SIDE, SIDE) + picture)
             os.rename(f"{path}.new", path)
 
 
