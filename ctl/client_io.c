@@ -54,8 +54,12 @@ static int lay_out(const struct tensor_desc *descs, size_t count, size_t **ret_o
  * client_free(). */
 static int learn_info(struct client *client, const Convoy__Welcome *welcome, struct err *err) {
     struct client_info *info = &client->info;
+    if (welcome->n_inputs == 0)
+        return err_set(err, -EAGAIN,
+                       "device %s takes no frames from clients: it is not the first of a pipeline",
+                       welcome->node);
     if (welcome->n_inputs > MESSAGE_TENSORS_MAX || welcome->n_outputs > MESSAGE_TENSORS_MAX ||
-        welcome->model_digest.len != SHA256_SIZE || welcome->n_inputs == 0)
+        welcome->model_digest.len != SHA256_SIZE)
         return err_set(err, -EPROTO, "its Welcome makes no sense");
     memcpy(info->model_digest, welcome->model_digest.data, SHA256_SIZE);
     info->node = strdup(welcome->node);
@@ -109,6 +113,8 @@ static int take_welcome(struct client *client, const Convoy__Welcome *welcome, s
         int rc = learn_info(client, welcome, err);
         if (rc != 0)
             return rc;
+    } else if (welcome->n_inputs == 0) {
+        return err_set(err, -EAGAIN, "it has no pipeline any more");
     } else if (welcome->model_digest.len != SHA256_SIZE ||
                memcmp(welcome->model_digest.data, client->info.model_digest, SHA256_SIZE) != 0) {
         return err_set(err, -ESTALE, "it runs another model now (%s, before: %s)", welcome->model,

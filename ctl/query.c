@@ -55,9 +55,19 @@ static int on_message(void *arg, const struct message *message) {
     return query->status ? 0 : -ENOMEM;
 }
 
+/* Hello, as every connection begins, and the question right behind it. */
 static int send_request(struct query *query) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Hello hello = CONVOY__HELLO__INIT;
     Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
+    hello.version = MESSAGE_VERSION;
+    hello.role = CONVOY__ROLE__ROLE_CLIENT;
+    hello.node = (char *)(uintptr_t) "status";
+    message.body_case = CONVOY__MESSAGE__BODY_HELLO;
+    message.hello = &hello;
+    int rc = stream_send(query->stream, &message, NULL, 0, NULL, NULL);
+    if (rc != 0)
+        return rc;
     request.token = query->token;
     message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
     message.status_request = &request;
