@@ -232,7 +232,8 @@ static bool takes_affine(const struct layer *layer) {
 }
 
 static int join_affine(struct model *model, struct layer *layer) {
-    if (layer->nodes_count != 1 || layer->op == &affine_op)
+    if (layer->nodes_count != 1 ||
+        (layer->op->kind != &kind_binary && layer->op->kind != &kind_batch_norm))
         return 0;
     for (size_t i = 0; i < layer->in_count && i < 2; i++) {
         struct value *x = layer->in[i];

@@ -13,6 +13,8 @@ struct models_entry {
     const char *dim;  /* NULL, or "*" with dim_value: for models with unknown dimensions */
     int64_t dim_value;
     size_t outputs; /* in the reference */
+    double range;   /* differences are relative to this at least: 1 where a sigmoid's reference is
+                       next to nothing, and exact to 1e-7 of one only */
 };
 
 /* Ends with an entry without file. */
@@ -39,8 +41,9 @@ void models_room(const struct stage *stage, struct tensor *outputs);
 /* Frees what models_room() made. */
 void models_room_free(const struct stage *stage, struct tensor *outputs);
 
-/* Largest difference over the largest number of the reference; NaN counts as infinite. */
-double models_difference(const struct tensor *got, const struct tensor *wanted);
+/* Largest difference over the largest number of the reference, or over range where that is larger;
+ * NaN counts as infinite. */
+double models_difference(const struct tensor *got, const struct tensor *wanted, double range);
 
 /* A TensorProto file (float32 only). 0 or -errno. */
 int models_read_pb(const char *path, struct tensor *ret);

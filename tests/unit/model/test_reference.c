@@ -30,7 +30,7 @@ static void model_reproduces_its_reference(void **state) {
             fail_msg("%s", err.text);
     for (size_t i = 0; i < entry->outputs; i++) {
         struct tensor wanted = models_output(entry, i);
-        double difference = models_difference(&outputs[i], &wanted);
+        double difference = models_difference(&outputs[i], &wanted, entry->range);
         print_message("%s output %zu: %g, %zu layers, weights %.1f MB, arena %.1f MB\n",
                       entry->file, i, difference, model_layers_count(model),
                       (double)stage_weight_bytes(stage) / 1e6,
