@@ -1,0 +1,118 @@
+#include "daemon/control/planset.h"
+
+#include <string.h>
+
+static void remove_at(struct planset *set, size_t at) {
+    memmove(&set->plans[at], &set->plans[at + 1],
+            (set->count - at - 1) * sizeof(set->plans[0]));
+    set->plans[--set->count] = NULL;
+}
+
+static void insert_newest(struct planset *set, struct held *held) {
+    memmove(&set->plans[1], &set->plans[0], set->count * sizeof(set->plans[0]));
+    set->plans[0] = held;
+    set->count++;
+}
+
+static size_t index_of(const struct planset *set, const uint8_t *id) {
+    size_t i = 0;
+    while (i < set->count && memcmp(set->plans[i]->id, id, SHA256_SIZE) != 0)
+        i++;
+    return i;
+}
+
+/* Which plan makes room: the oldest that no frame is under, or else the oldest. */
+static size_t least_needed(const struct planset *set) {
+    for (size_t i = set->count; i-- > 0;)
+        if (set->plans[i]->frames == 0)
+            return i;
+    return set->count - 1;
+}
+
+struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us,
+                         struct held **ret_dropped) {
+    size_t at = index_of(set, held->id);
+    *ret_dropped = NULL;
+    set->retired_us = 0;
+    if (at < set->count) {
+        struct held *known = set->plans[at];
+        struct plan *plan = known->plan;
+        known->plan = held->plan; /* the same but for addresses */
+        held->plan = plan;
+        held_unref(held);
+        remove_at(set, at);
+        held = known;
+    } else if (set->count == PLANSET_MAX) {
+        at = least_needed(set);
+        *ret_dropped = set->plans[at];
+        remove_at(set, at);
+    }
+    held->since_us = now_us;
+    insert_newest(set, held);
+    return held;
+}
+
+void planset_retire(struct planset *set, uint64_t now_us) {
+    if (set->retired_us == 0)
+        set->retired_us = now_us;
+}
+
+struct held *planset_find(const struct planset *set, const uint8_t *id, size_t size) {
+    if (size != SHA256_SIZE)
+        return NULL;
+    size_t at = index_of(set, id);
+    return at < set->count ? set->plans[at] : NULL;
+}
+
+struct held *planset_newest(const struct planset *set) {
+    return set->count > 0 ? set->plans[0] : NULL;
+}
+
+struct held *planset_active(const struct planset *set) {
+    for (size_t i = 0; i < set->count; i++)
+        if (held_is_first(set->plans[i]) && held_is_ready(set->plans[i]))
+            return set->plans[i];
+    return NULL;
+}
+
+struct held *planset_ingress(const struct planset *set) {
+    for (size_t i = 0; i < set->count; i++)
+        if (held_is_first(set->plans[i]))
+            return set->plans[i];
+    return NULL;
+}
+
+size_t planset_ready_ids(const struct planset *set, const uint8_t *ret_ids[PLANSET_MAX]) {
+    size_t count = 0;
+    for (size_t i = 0; i < set->count; i++)
+        if (!held_is_first(set->plans[i]) && held_is_ready(set->plans[i]))
+            ret_ids[count++] = set->plans[i]->id;
+    return count;
+}
+
+struct held *planset_take_unneeded(struct planset *set, uint64_t now_us, uint64_t grace_us) {
+    uint64_t settled_us = set->retired_us;
+    size_t keep = 0;
+    if (settled_us == 0 && set->count > 0) {
+        settled_us = set->plans[0]->ready_us;
+        keep = 1;
+    }
+    if (settled_us == 0 || now_us - settled_us < grace_us)
+        return NULL;
+    for (size_t i = set->count; i-- > keep;) {
+        struct held *held = set->plans[i];
+        if (held->frames == 0) {
+            remove_at(set, i);
+            return held;
+        }
+    }
+    return NULL;
+}
+
+void planset_clear(struct planset *set) {
+    while (set->count > 0) {
+        struct held *held = set->plans[0];
+        remove_at(set, 0);
+        held_unref(held);
+    }
+}

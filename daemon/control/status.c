@@ -1,0 +1,248 @@
+/* Happy path: a request is noted with a token of our own, sent down the link of the plan in use, and
+ * answered when the answer comes up. A device that is away, or does not answer in time, is listed as
+ * "unreachable". The time a device waits is the share of heartbeat_ms that its place in the line leaves,
+ * so that the device before the silent one answers before the one that asked it gives up. */
+#include "daemon/control/status.h"
+
+#include "daemon/device.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STAGES_MAX CONFIG_STAGES_MAX
+
+struct status_pending {
+    TAILQ_ENTRY(status_pending) entry;
+    struct peer *peer; /* who asked */
+    struct link *link; /* who was asked */
+    uint64_t token;    /* the peer's */
+    uint64_t own_token;
+    uint64_t until_us;
+};
+
+/* The plan that this device works under, as far as it can be said. */
+static struct held *plan_in_use(const struct device *device) {
+    struct held *held = planset_active(&device->plans);
+    for (size_t i = 0; !held && i < device->plans.count; i++)
+        if (held_is_ready(device->plans.plans[i]))
+            held = device->plans.plans[i];
+    return held ? held : planset_newest(&device->plans);
+}
+
+const char *status_state(const struct device *device, char *buf, size_t size) {
+    const struct held *held = plan_in_use(device);
+    if (device->draining)
+        snprintf(buf, size, "draining");
+    else if (!held)
+        snprintf(buf, size, "idle");
+    else if (held_is_ready(held))
+        snprintf(buf, size, "ready");
+    else
+        snprintf(buf, size, "waiting for %s", held->plan->stages[held->index + 1].node);
+    return buf;
+}
+
+static uint64_t resident_bytes(void) {
+    unsigned long size = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%lu %lu", &size, &resident) != 2)
+        resident = 0;
+    fclose(file);
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void fill_plan(const struct held *held, uint64_t now_us, Convoy__StageStatus *stage) {
+    const struct plan_stage *own = &held->plan->stages[held->index];
+    uint64_t bytes = 0;
+    stage->plan.data = (uint8_t *)(uintptr_t)held->id;
+    stage->plan.len = SHA256_SIZE;
+    stage->first = (uint32_t)own->first;
+    stage->last = (uint32_t)own->last;
+    stage->first_layer = (char *)(uintptr_t)model_layer(held->model, own->first)->name;
+    stage->last_layer = (char *)(uintptr_t)model_layer(held->model, own->last - 1)->name;
+    stage->weights_bytes = stage_weight_bytes(held->stage);
+    stage->arena_bytes = stage_arena_bytes(held->stage) * held->execs_count;
+    uint64_t since_us = held->active_us ? held->active_us : held->ready_us;
+    stage->uptime_plan_ms = since_us ? (now_us - since_us) / 1000 : 0;
+    if (held->link) {
+        stage->address = held->link->address;
+        stage->send_mbit = link_rate(held->link, &bytes);
+        stage->bytes_out = bytes;
+    }
+}
+
+static void fill_own(struct device *device, Convoy__StageStatus *stage, char *state,
+                     size_t state_size) {
+    const struct flow *flow = &device->flow;
+    const struct held *held = plan_in_use(device);
+    uint64_t now_us = device_now_us();
+    size_t at_workers = workers_queued(device->workers);
+    convoy__stage_status__init(stage);
+    stage->node = device->config->node;
+    stage->state = (char *)(uintptr_t)status_state(device, state, state_size);
+    stage->frames_in = flow->stats.frames_in;
+    stage->frames_out = flow->stats.frames_out;
+    stage->frames_retried = flow->stats.frames_retried;
+    stage->frames_refused = flow->stats.frames_refused;
+    stage->queued =
+        (uint32_t)(flow->counts[FRAME_QUEUED] + flow->counts[FRAME_RETRYING] + at_workers);
+    stage->queue_limit = (uint32_t)device->config->queue;
+    stage->computing = (uint32_t)(flow->jobs > at_workers ? flow->jobs - at_workers : 0);
+    stage->workers = (uint32_t)device->config->workers;
+    stage->threads = (uint32_t)device->config->threads;
+    stage->compute_ms = flow->stats.compute_us / 1000;
+    stage->fps = flow_fps(flow, now_us);
+    stage->in_flight = (uint32_t)(flow->counts[FRAME_SENT] + flow->counts[FRAME_SENDING]);
+    stage->memory_bytes = resident_bytes();
+    stage->uptime_ms = (now_us - device->started_us) / 1000;
+    stage->version = (char *)(uintptr_t)CONVOY_VERSION;
+    if (held)
+        fill_plan(held, now_us, stage);
+}
+
+/* Answers with the own stage and those behind, which are borrowed. */
+static void reply(struct device *device, struct peer *peer, uint64_t token,
+                  Convoy__StageStatus *const *behind, size_t count) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Status status = CONVOY__STATUS__INIT;
+    Convoy__StageStatus own;
+    const struct held *held = plan_in_use(device);
+    char state[CONFIG_NAME_MAX + 32];
+    const char *slash;
+    if (count > STAGES_MAX)
+        count = STAGES_MAX;
+    Convoy__StageStatus **stages = calloc(count + 1, sizeof(*stages));
+    if (!stages) {
+        conn_close(peer_conn(peer), "out of memory");
+        return;
+    }
+    fill_own(device, &own, state, sizeof(state));
+    stages[0] = &own;
+    for (size_t i = 0; i < count; i++)
+        stages[i + 1] = behind[i];
+    status.token = token;
+    status.n_stages = count + 1;
+    status.stages = stages;
+    status.clients = (uint32_t)device->clients;
+    status.sessions = (uint32_t)device->sessions.count;
+    if (held) {
+        slash = strrchr(model_path(held->model), '/');
+        status.model = (char *)(uintptr_t)(slash ? slash + 1 : model_path(held->model));
+        status.model_digest.data = (uint8_t *)(uintptr_t)model_digest(held->model);
+        status.model_digest.len = SHA256_SIZE;
+        status.layers = (uint32_t)model_layers_count(held->model);
+    }
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS;
+    message.status = &status;
+    conn_send(peer_conn(peer), &message);
+    free(stages);
+}
+
+static void reply_unreachable(struct device *device, struct peer *peer, uint64_t token) {
+    const struct held *held = plan_in_use(device);
+    Convoy__StageStatus behind = CONVOY__STAGE_STATUS__INIT;
+    Convoy__StageStatus *stages[] = {&behind};
+    size_t count = 0;
+    if (held && !held_is_last(held)) {
+        const struct plan_stage *next = &held->plan->stages[held->index + 1];
+        behind.node = next->node;
+        behind.plan.data = (uint8_t *)(uintptr_t)held->id;
+        behind.plan.len = SHA256_SIZE;
+        behind.first = (uint32_t)next->first;
+        behind.last = (uint32_t)next->last;
+        behind.state = (char *)(uintptr_t) "unreachable";
+        count = 1;
+    }
+    reply(device, peer, token, stages, count);
+}
+
+static void forget(struct device *device, struct status_pending *pending) {
+    TAILQ_REMOVE(&device->status_requests, pending, entry);
+    free(pending);
+}
+
+/* The time until the device behind counts as silent. */
+static uint64_t patience_us(const struct device *device, const struct held *held) {
+    return device->config->heartbeat_ms * 1000 * (held->count - 1 - held->index) / held->count;
+}
+
+static size_t count_pending(const struct device *device) {
+    const struct status_pending *pending;
+    size_t count = 0;
+    TAILQ_FOREACH(pending, &device->status_requests, entry) {
+        count++;
+    }
+    return count;
+}
+
+void status_request(struct device *device, struct peer *peer, uint64_t token) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
+    struct held *held = plan_in_use(device);
+    struct status_pending *pending = NULL;
+    if (held && held->link && link_is_up(held->link) &&
+        count_pending(device) < STATUS_REQUESTS_MAX)
+        pending = calloc(1, sizeof(*pending));
+    if (!pending) {
+        reply_unreachable(device, peer, token);
+        return;
+    }
+    pending->peer = peer;
+    pending->link = held->link;
+    pending->token = token;
+    pending->own_token = (uint64_t)(uintptr_t)pending ^ uv_hrtime();
+    pending->until_us = device_now_us() + patience_us(device, held);
+    TAILQ_INSERT_TAIL(&device->status_requests, pending, entry);
+    request.token = pending->own_token;
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
+    message.status_request = &request;
+    conn_send(held->link->conn, &message);
+}
+
+void status_answered(struct device *device, struct link *link, const Convoy__Status *status) {
+    struct status_pending *pending;
+    TAILQ_FOREACH(pending, &device->status_requests, entry) {
+        if (pending->link == link && pending->own_token == status->token)
+            break;
+    }
+    if (!pending)
+        return; /* too late */
+    reply(device, pending->peer, pending->token, status->stages, status->n_stages);
+    forget(device, pending);
+}
+
+void status_link_lost(struct device *device, struct link *link) {
+    struct status_pending *pending, *next;
+    for (pending = TAILQ_FIRST(&device->status_requests); pending; pending = next) {
+        next = TAILQ_NEXT(pending, entry);
+        if (pending->link != link)
+            continue;
+        reply_unreachable(device, pending->peer, pending->token);
+        forget(device, pending);
+    }
+}
+
+void status_peer_gone(struct device *device, struct peer *peer) {
+    struct status_pending *pending, *next;
+    for (pending = TAILQ_FIRST(&device->status_requests); pending; pending = next) {
+        next = TAILQ_NEXT(pending, entry);
+        if (pending->peer == peer)
+            forget(device, pending);
+    }
+}
+
+void status_tick(struct device *device, uint64_t now_us) {
+    struct status_pending *pending, *next;
+    for (pending = TAILQ_FIRST(&device->status_requests); pending; pending = next) {
+        next = TAILQ_NEXT(pending, entry);
+        if (now_us < pending->until_us)
+            continue;
+        reply_unreachable(device, pending->peer, pending->token);
+        forget(device, pending);
+    }
+}

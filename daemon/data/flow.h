@@ -1,0 +1,94 @@
+/* The way of a frame through this device. Everything here runs on the loop's thread. */
+#ifndef CONVOY_DAEMON_DATA_FLOW_H
+#define CONVOY_DAEMON_DATA_FLOW_H
+
+#include "daemon/data/frame.h"
+#include "daemon/data/session.h"
+#include "daemon/net/conn.h"
+
+#include <uv.h>
+
+struct device;
+
+#define FLOW_RETRY_MS    50 /* the ingress sends a refused frame again after this long */
+#define FLOW_FPS_SECONDS 5
+
+/* What this device has done; shown by status. */
+struct flow_stats {
+    uint64_t frames_in, frames_out, frames_retried, frames_refused;
+    double compute_us; /* per frame, smoothed */
+    uint64_t second;   /* the newest of the next */
+    uint32_t per_second[FLOW_FPS_SECONDS + 1]; /* frames computed, by second modulo its length */
+};
+
+/* Room for one message's tensors, used within one function at a time. */
+struct flow_scratch {
+    struct tensor_desc descs[MESSAGE_TENSORS_MAX];
+    size_t offsets[MESSAGE_TENSORS_MAX];
+    Convoy__Tensor wire[MESSAGE_TENSORS_MAX], *pointers[MESSAGE_TENSORS_MAX];
+    struct segment segments[2 * MESSAGE_TENSORS_MAX];
+};
+
+struct flow {
+    struct flights flights;
+    struct frame_list transit;  /* QUEUED, of upstream devices: their plan is given */
+    struct frame_list pending;  /* QUEUED, of clients: they take the plan that is active when it is
+                                   their turn */
+    struct frame_list retrying; /* of clients: refused behind, back in pending soon */
+    size_t counts[FRAME_DROPPED + 1]; /* frames in each state */
+    size_t jobs;                      /* that workers have */
+    uv_timer_t retry;
+    uint64_t log_second;
+    unsigned log_count; /* refusals logged in that second */
+    struct flow_stats stats;
+    struct flow_scratch *scratch;
+};
+
+/* 0 or -ENOMEM. */
+int flow_init(struct flow *flow, struct device *device);
+
+/* Drops every frame; the workers have given theirs back. Closes the timer. */
+void flow_close(struct flow *flow);
+
+/* After the loop has run out. */
+void flow_fini(struct flow *flow);
+
+/* A Frame message has come from a peer that has said Hello and may send frames. Takes the reference
+ * to payload. May end the connection. */
+void flow_frame(struct device *device, struct peer *peer, const Convoy__Frame *message,
+                struct buffer *payload, size_t payload_bytes);
+
+/* A Result or Refusal has come up a link. flow_result() takes the reference to payload; -EPROTO with
+ * a sentence where it contradicts itself. */
+int flow_result(struct device *device, const Convoy__Message *message, struct buffer *payload,
+                size_t payload_bytes, struct err *err);
+void flow_refusal(struct device *device, struct link *link, const Convoy__Message *message);
+
+/* A worker has computed frame (workers_done). */
+void flow_computed(void *arg, struct frame *frame);
+
+/* Starts as many queued frames as there is room for. */
+void flow_dispatch(struct device *device);
+
+/* Writes frames that wait for a link, as its credits allow. */
+void flow_pump(struct device *device, struct link *link);
+
+/* The connection of link is gone: what it had is sent again, or given back to upstream. */
+void flow_link_lost(struct device *device, struct link *link);
+
+/* Which plans are ready has changed: gives back what waits for one that is not, then dispatches. */
+void flow_plans_changed(struct device *device);
+
+/* Nobody waits for the frames of origin any more. */
+void flow_origin_gone(struct device *device, struct origin *origin);
+
+/* A session has a connection again: hands over the answers that wait for it. */
+void flow_session_attached(struct device *device, struct session *session);
+
+/* True when every frame has been answered, but for answers to clients that are away. */
+bool flow_is_idle(const struct device *device);
+
+/* Frames computed per second, over the last whole seconds. */
+double flow_fps(const struct flow *flow, uint64_t now_us);
+
+#endif

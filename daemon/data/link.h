@@ -1,0 +1,67 @@
+/* A link to the next device of one or more plans: the connection, its credits, what the device behind
+ * has announced, and the frames that wait for it or are with it. */
+#ifndef CONVOY_DAEMON_DATA_LINK_H
+#define CONVOY_DAEMON_DATA_LINK_H
+
+#include "base/err.h"
+#include "base/sha256.h"
+#include "config/config.h"
+#include "daemon/data/frame.h"
+#include "daemon/net/backoff.h"
+#include "daemon/net/conn.h"
+
+#define LINK_PLANS_MAX  16 /* announced plans that are remembered; a device holds fewer */
+#define LINK_CREDIT_MAX (1u << 16)
+
+enum link_state {
+    LINK_BACKING_OFF, /* waits before the next attempt */
+    LINK_RESOLVING,
+    LINK_CONNECTING,
+    LINK_GREETING, /* Hello sent */
+    LINK_UP,       /* Welcome received */
+    LINK_CLOSING,  /* no plan needs it any more */
+};
+
+struct link {
+    TAILQ_ENTRY(link) entry;
+    struct device *device;
+    char *node, *address;
+    enum link_state state;
+    struct conn *conn; /* from CONNECTING on */
+    uint32_t credits;
+    uint8_t ready[LINK_PLANS_MAX][SHA256_SIZE];
+    size_t ready_count;
+    uint64_t max_payload; /* of the device behind */
+    struct frame_list waiting, sent;
+    struct backoff backoff;
+    uv_timer_t timer;
+    uv_getaddrinfo_t resolve;
+    uv_connect_t connect;
+    bool resolving, timer_closed;
+    bool failure_logged; /* the reason for being down has been said */
+    uint64_t since_us;   /* of the state */
+    uint64_t pinged_us;
+    uint64_t tx_bytes, tx_busy_us; /* of its earlier connections */
+};
+
+TAILQ_HEAD(link_list, link);
+
+/* Makes a link in device's list and starts connecting. NULL when there is no memory. */
+struct link *link_start(struct device *device, const char *node, const char *address);
+
+/* Ends it; it leaves the list at once and is freed when its handles are closed. Its frames have been
+ * given back before it returns. */
+void link_close(struct link *link);
+
+bool link_is_up(const struct link *link);
+
+/* True when the device behind can take frames of this plan, of up to bytes each. */
+bool link_is_ready(const struct link *link, const uint8_t id[SHA256_SIZE], size_t bytes);
+
+/* Pings, and ends the connection of a device that is silent; every tick. */
+void link_tick(struct link *link, uint64_t now_us);
+
+/* Rate while sending, in Mbit/s; 0 when nothing was sent. And all bytes. */
+double link_rate(const struct link *link, uint64_t *ret_bytes);
+
+#endif

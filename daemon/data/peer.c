@@ -1,0 +1,449 @@
+/* Happy path: accept -> Hello -> Welcome, then Credit (and Plans, to a device); then frames come and
+ * answers go. A client gets a session where this device is the first of a plan; elsewhere it may
+ * only ask for status.
+ *
+ * Failure: what may not come is answered with Goodbye and the log says so; the connection's end
+ * leaves a client's session behind (session.h), while an upstream device's frames are dropped, for
+ * their ingress sends them again. A client that does not read cannot make the device grow: what
+ * waits for it is bounded by its session's window and by CONN_QUEUE_MAX small messages.
+ *
+ * States: greeting -> client or upstream -> closed.
+ */
+#include "daemon/data/peer.h"
+
+#include "daemon/device.h"
+#include "daemon/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HELLO_HEADER_MAX      4096
+#define CLIENT_SILENT_FACTOR  15    /* a client may be silent so many heartbeats ... */
+#define CLIENT_SILENT_LEAST_MS 30000 /* ... and at least this long */
+
+enum peer_role { PEER_GREETING, PEER_CLIENT, PEER_UPSTREAM };
+
+struct peer {
+    TAILQ_ENTRY(peer) entry;
+    struct device *device;
+    struct conn *conn;
+    enum peer_role role;
+    struct session *session; /* of a client on an ingress; else NULL */
+    struct origin origin;    /* of an upstream device */
+    uint64_t started_us, pinged_us;
+    uint8_t announced[PLANSET_MAX][SHA256_SIZE];
+    size_t announced_count;
+    bool has_announced;
+    char name[CONN_NAME_SIZE + 80];
+};
+
+struct conn *peer_conn(struct peer *peer) {
+    return peer->conn;
+}
+
+const char *peer_name(const struct peer *peer) {
+    return peer->name;
+}
+
+struct origin *peer_origin(struct peer *peer) {
+    return peer->session ? &peer->session->origin : &peer->origin;
+}
+
+struct peer *peer_next(struct peer *peer) {
+    return TAILQ_NEXT(peer, entry);
+}
+
+/* A client of a device that is not the first of a plan may not send frames. */
+static bool may_send_frames(const struct peer *peer) {
+    return peer->role == PEER_UPSTREAM || peer->session;
+}
+
+void peer_grant(struct peer *peer) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Credit credit = CONVOY__CREDIT__INIT;
+    if (!may_send_frames(peer) || peer->device->draining || !conn_is_open(peer->conn))
+        return;
+    credit.frames = window_grant(&peer_origin(peer)->window);
+    if (credit.frames == 0)
+        return;
+    message.body_case = CONVOY__MESSAGE__BODY_CREDIT;
+    message.credit = &credit;
+    conn_send(peer->conn, &message);
+}
+
+void peer_announce(struct peer *peer) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Plans plans = CONVOY__PLANS__INIT;
+    ProtobufCBinaryData data[PLANSET_MAX];
+    const uint8_t *ids[PLANSET_MAX];
+    size_t count;
+    bool same;
+    if (peer->role != PEER_UPSTREAM)
+        return;
+    count = peer->device->draining ? 0 : planset_ready_ids(&peer->device->plans, ids);
+    same = peer->has_announced && count == peer->announced_count;
+    for (size_t i = 0; i < count; i++) {
+        same = same && memcmp(peer->announced[i], ids[i], SHA256_SIZE) == 0;
+        data[i] = (ProtobufCBinaryData){.len = SHA256_SIZE, .data = (uint8_t *)(uintptr_t)ids[i]};
+    }
+    if (same)
+        return;
+    for (size_t i = 0; i < count; i++)
+        memcpy(peer->announced[i], ids[i], SHA256_SIZE);
+    peer->announced_count = count;
+    peer->has_announced = true;
+    plans.n_ready = count;
+    plans.ready = data;
+    message.body_case = CONVOY__MESSAGE__BODY_PLANS;
+    message.plans = &plans;
+    conn_send(peer->conn, &message);
+}
+
+/* ---- Hello ----------------------------------------------------------------------------------- */
+
+static uint64_t random_id(void) {
+    uint64_t id = 0;
+    while (id == 0)
+        if (uv_random(NULL, NULL, &id, sizeof(id), 0, NULL) < 0)
+            return 0;
+    return id;
+}
+
+/* How many frames a session may have here: enough to fill every device of the line. */
+static uint32_t session_limit(const struct device *device) {
+    const struct held *held = planset_ingress(&device->plans);
+    return (uint32_t)device->config->queue * (uint32_t)held->count;
+}
+
+static struct session *open_session(struct device *device) {
+    struct session *idle;
+    uint64_t id = random_id();
+    if (id == 0 || sessions_find(&device->sessions, id))
+        return NULL;
+    if (device->sessions.count >= device->sessions.max) {
+        idle = sessions_find_idle(&device->sessions);
+        if (idle)
+            sessions_remove(&device->sessions, idle);
+    }
+    return sessions_open(&device->sessions, id, session_limit(device));
+}
+
+/* Gives a client its session: the one it names, or a new one. NULL: it has been told why not. */
+static struct session *attach_session(struct peer *peer, uint64_t id, bool *ret_resumed) {
+    struct device *device = peer->device;
+    struct session *session = id ? sessions_find(&device->sessions, id) : NULL;
+    *ret_resumed = session != NULL;
+    if (!session)
+        session = open_session(device);
+    if (!session) {
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY, "too many sessions; try again later");
+        return NULL;
+    }
+    struct peer *older = session->origin.peer;
+    if (session_attach(session, peer) < 0) {
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_INTERNAL, "out of memory");
+        return NULL;
+    }
+    if (older) {
+        older->session = NULL;
+        conn_close(older->conn, "its session was resumed on another connection");
+    }
+    session->origin.window.limit = session_limit(device);
+    return session;
+}
+
+/* Describes what a client's frames must carry and will bring. */
+static int describe_model(const struct held *held, Convoy__Welcome *welcome) {
+    size_t outputs_count;
+    const struct tensor_desc *outputs =
+        model_cut(held->model, model_layers_count(held->model), &outputs_count);
+    size_t count = held->inputs_count + outputs_count;
+    Convoy__Tensor *wire = calloc(count, sizeof(*wire));
+    Convoy__Tensor **pointers = calloc(count, sizeof(*pointers));
+    int rc = wire && pointers ? 0 : -ENOMEM;
+    if (rc == 0)
+        rc = message_fill_tensors(held->inputs, held->inputs_count, wire, pointers);
+    if (rc == 0)
+        rc = message_fill_tensors(outputs, outputs_count, wire + held->inputs_count,
+                                  pointers + held->inputs_count);
+    if (rc < 0) {
+        free(wire);
+        free(pointers);
+        return rc;
+    }
+    welcome->n_inputs = held->inputs_count;
+    welcome->inputs = pointers;
+    welcome->n_outputs = outputs_count;
+    welcome->outputs = pointers + held->inputs_count;
+    return 0;
+}
+
+static void send_welcome(struct peer *peer, bool resumed) {
+    struct device *device = peer->device;
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Welcome welcome = CONVOY__WELCOME__INIT;
+    struct held *held = planset_active(&device->plans);
+    const char *slash;
+    if (!held)
+        held = planset_ingress(&device->plans);
+    welcome.version = MESSAGE_VERSION;
+    welcome.node = device->config->node;
+    welcome.max_payload = device->config->max_payload;
+    welcome.resumed = resumed;
+    if (peer->session) {
+        welcome.session = peer->session->id;
+        slash = strrchr(model_path(held->model), '/');
+        welcome.model = (char *)(uintptr_t)(slash ? slash + 1 : model_path(held->model));
+        welcome.model_digest.data = (uint8_t *)(uintptr_t)model_digest(held->model);
+        welcome.model_digest.len = SHA256_SIZE;
+        if (describe_model(held, &welcome) < 0) {
+            conn_close(peer->conn, "out of memory");
+            return;
+        }
+    }
+    message.body_case = CONVOY__MESSAGE__BODY_WELCOME;
+    message.welcome = &welcome;
+    conn_send(peer->conn, &message);
+    if (welcome.n_inputs > 0) {
+        free(welcome.inputs[0]);
+        free(welcome.inputs);
+    }
+}
+
+static void greet_client(struct peer *peer, const Convoy__Hello *hello) {
+    struct device *device = peer->device;
+    bool resumed = false;
+    device->upstreams--;
+    device->clients++;
+    peer->role = PEER_CLIENT;
+    snprintf(peer->name, sizeof(peer->name), "client %s", conn_name(peer->conn));
+    if (device->clients > (size_t)device->config->max_clients) {
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY, "too many clients; try again later");
+        return;
+    }
+    if (planset_ingress(&device->plans)) {
+        peer->session = attach_session(peer, hello->session, &resumed);
+        if (!peer->session)
+            return;
+    }
+    log_info("%s \"%.64s\" connected%s", peer->name, hello->node,
+             resumed         ? " and resumed its session"
+             : peer->session ? ""
+                             : " (for status only: this device is not the first of a plan)");
+    send_welcome(peer, resumed);
+    if (resumed)
+        flow_session_attached(device, peer->session);
+}
+
+static void greet_upstream(struct peer *peer, const Convoy__Hello *hello) {
+    peer->role = PEER_UPSTREAM;
+    peer->origin.peer = peer;
+    peer->origin.window.limit = (uint32_t)peer->device->config->queue;
+    snprintf(peer->name, sizeof(peer->name), "device %.64s at %s", hello->node,
+             conn_name(peer->conn));
+    log_info("%s connected", peer->name);
+    send_welcome(peer, false);
+    peer_announce(peer);
+}
+
+static void handle_hello(struct peer *peer, const Convoy__Message *message) {
+    const Convoy__Hello *hello = message->hello;
+    const struct config *config = peer->device->config;
+    const struct reader_limits limits = {MESSAGE_HEADER_MAX, config->max_payload};
+    if (hello->version != MESSAGE_VERSION) {
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_UNSUPPORTED_VERSION,
+                     "this device speaks version 1 only");
+        return;
+    }
+    if (peer->device->draining) {
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_SHUTTING_DOWN, "this device is shutting down");
+        return;
+    }
+    conn_set_limits(peer->conn, &limits);
+    if (hello->role == CONVOY__ROLE__ROLE_CLIENT)
+        greet_client(peer, hello);
+    else if (hello->role == CONVOY__ROLE__ROLE_UPSTREAM)
+        greet_upstream(peer, hello);
+    else
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_MALFORMED, "a role that is not known");
+    peer_grant(peer);
+}
+
+/* ---- messages -------------------------------------------------------------------------------- */
+
+static void handle_ping(struct peer *peer, const Convoy__Message *message) {
+    Convoy__Message reply = CONVOY__MESSAGE__INIT;
+    Convoy__Pong pong = CONVOY__PONG__INIT;
+    pong.token = message->ping->token;
+    reply.body_case = CONVOY__MESSAGE__BODY_PONG;
+    reply.pong = &pong;
+    conn_send(peer->conn, &reply);
+}
+
+static void handle_pong(struct peer *peer, const Convoy__Message *message) {
+    (void)peer; /* that something came is noted by the connection */
+    (void)message;
+}
+
+static void handle_goodbye(struct peer *peer, const Convoy__Message *message) {
+    char why[256];
+    snprintf(why, sizeof(why), "it said Goodbye: %s: %.200s",
+             message_code_name(message->goodbye->code), message->goodbye->text);
+    conn_close(peer->conn, why);
+}
+
+static void handle_status_request(struct peer *peer, const Convoy__Message *message) {
+    status_request(peer->device, peer, message->status_request->token);
+}
+
+#define GREETING (1u << PEER_GREETING)
+#define CLIENT   (1u << PEER_CLIENT)
+#define UPSTREAM (1u << PEER_UPSTREAM)
+
+static const struct {
+    Convoy__Message__BodyCase body;
+    unsigned roles; /* that may send it */
+    void (*handle)(struct peer *peer, const Convoy__Message *message);
+} handlers[] = {
+    {CONVOY__MESSAGE__BODY_HELLO, GREETING, handle_hello},
+    {CONVOY__MESSAGE__BODY_PING, CLIENT | UPSTREAM, handle_ping},
+    {CONVOY__MESSAGE__BODY_PONG, CLIENT | UPSTREAM, handle_pong},
+    {CONVOY__MESSAGE__BODY_GOODBYE, GREETING | CLIENT | UPSTREAM, handle_goodbye},
+    {CONVOY__MESSAGE__BODY_STATUS_REQUEST, CLIENT | UPSTREAM, handle_status_request},
+};
+
+static Convoy__Code check_frame(struct peer *peer, const char **ret_text) {
+    if (peer->role == PEER_GREETING) {
+        *ret_text = "the first message must be Hello";
+        return CONVOY__CODE__CODE_MALFORMED;
+    }
+    if (!may_send_frames(peer)) {
+        *ret_text = "this device takes no frames from clients: it is not the first of a plan";
+        return CONVOY__CODE__CODE_NO_PIPELINE;
+    }
+    if (peer_origin(peer)->window.granted == 0) {
+        *ret_text = "a frame came without a credit for it";
+        return CONVOY__CODE__CODE_NO_CREDIT;
+    }
+    return CONVOY__CODE__CODE_OK;
+}
+
+static Convoy__Code on_header(void *owner, const Convoy__Message *header, size_t bytes,
+                              const char **ret_text) {
+    (void)bytes;
+    if (header->body_case == CONVOY__MESSAGE__BODY_FRAME)
+        return check_frame(owner, ret_text);
+    *ret_text = "only a Frame has a payload here";
+    return CONVOY__CODE__CODE_MALFORMED;
+}
+
+static void on_message(void *owner, const Convoy__Message *message, struct buffer *payload,
+                       size_t payload_bytes) {
+    struct peer *peer = owner;
+    const char *text = "a message that may not come here now";
+    Convoy__Code code = CONVOY__CODE__CODE_MALFORMED;
+    if (message->body_case == CONVOY__MESSAGE__BODY_FRAME) {
+        code = check_frame(peer, &text);
+        if (code == CONVOY__CODE__CODE_OK) {
+            flow_frame(peer->device, peer, message->frame, payload, payload_bytes);
+            return;
+        }
+    }
+    buffer_unref(payload);
+    for (size_t i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++)
+        if (handlers[i].body == message->body_case && (handlers[i].roles & 1u << peer->role)) {
+            handlers[i].handle(peer, message);
+            return;
+        }
+    conn_goodbye(peer->conn, code, text);
+}
+
+static void on_close(void *owner, const char *why) {
+    struct peer *peer = owner;
+    struct device *device = peer->device;
+    log_info("%s is gone: %s", peer->name, why);
+    TAILQ_REMOVE(&device->peers, peer, entry);
+    if (peer->role == PEER_CLIENT)
+        device->clients--;
+    else
+        device->upstreams--;
+    status_peer_gone(device, peer);
+    if (peer->session)
+        session_detach(peer->session, device_now_us());
+    if (peer->role == PEER_UPSTREAM)
+        flow_origin_gone(device, &peer->origin);
+    free(peer);
+    device_check_drained(device);
+}
+
+static const struct conn_handlers conn_handlers = {on_header, on_message, on_close};
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+void peer_accept(struct device *device, uv_stream_t *listener) {
+    const struct reader_limits limits = {HELLO_HEADER_MAX, 0};
+    struct peer *peer = calloc(1, sizeof(*peer));
+    int rc;
+    if (!peer) {
+        log_error("a connection is dropped: out of memory");
+        return;
+    }
+    peer->device = device;
+    peer->started_us = device_now_us();
+    TAILQ_INIT(&peer->origin.frames);
+    rc = conn_new(device->net, &limits, &conn_handlers, peer, &peer->conn);
+    if (rc < 0) {
+        log_error("a connection is dropped: %s", uv_strerror(rc));
+        free(peer);
+        return;
+    }
+    TAILQ_INSERT_TAIL(&device->peers, peer, entry);
+    device->upstreams++;
+    rc = uv_accept(listener, (uv_stream_t *)conn_handle(peer->conn));
+    if (rc == 0)
+        rc = conn_begin(peer->conn, NULL);
+    snprintf(peer->name, sizeof(peer->name), "connection from %s", conn_name(peer->conn));
+    if (rc < 0)
+        conn_close(peer->conn, uv_strerror(rc));
+    else if (device->upstreams > DEVICE_UPSTREAMS_MAX)
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY,
+                     "too many connections; try again later");
+}
+
+static bool is_silent(const struct peer *peer, uint64_t now_us) {
+    uint64_t limit_ms = peer->device->config->heartbeat_ms;
+    uint64_t last_us = conn_last_rx_us(peer->conn);
+    if (peer->role == PEER_CLIENT) {
+        limit_ms *= CLIENT_SILENT_FACTOR;
+        if (limit_ms < CLIENT_SILENT_LEAST_MS)
+            limit_ms = CLIENT_SILENT_LEAST_MS;
+    }
+    return now_us > last_us && now_us - last_us > limit_ms * 1000;
+}
+
+void peer_tick(struct peer *peer, uint64_t now_us) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Ping ping = CONVOY__PING__INIT;
+    if (!conn_is_open(peer->conn))
+        return;
+    if (peer->role == PEER_GREETING) {
+        if (now_us - peer->started_us > DEVICE_HELLO_MS * 1000)
+            conn_goodbye(peer->conn, CONVOY__CODE__CODE_MALFORMED, "no Hello within 5 seconds");
+        return;
+    }
+    if (is_silent(peer, now_us)) {
+        conn_close(peer->conn, "silent for too long");
+        return;
+    }
+    if (now_us - peer->pinged_us < peer->device->config->heartbeat_ms * 1000 / 3)
+        return;
+    peer->pinged_us = now_us;
+    ping.token = now_us;
+    message.body_case = CONVOY__MESSAGE__BODY_PING;
+    message.ping = &ping;
+    conn_send(peer->conn, &message);
+}

@@ -1,0 +1,34 @@
+/* A connection that was accepted: a client, or the device before this one in a plan. */
+#ifndef CONVOY_DAEMON_DATA_PEER_H
+#define CONVOY_DAEMON_DATA_PEER_H
+
+#include "daemon/data/frame.h"
+#include "daemon/data/session.h"
+#include "daemon/net/conn.h"
+
+struct device;
+struct peer;
+
+TAILQ_HEAD(peer_list, peer);
+
+/* Takes a connection that waits at a listener. On error it is logged and dropped. */
+void peer_accept(struct device *device, uv_stream_t *listener);
+
+struct conn *peer_conn(struct peer *peer);
+const char *peer_name(const struct peer *peer); /* for logs: "client 127.0.0.1:4711" */
+
+/* Whose frames it sends; only of a peer that may send frames. */
+struct origin *peer_origin(struct peer *peer);
+
+/* Sends the credits that are due, if any. */
+void peer_grant(struct peer *peer);
+
+/* Tells an upstream device which plans are ready, where that has changed. */
+void peer_announce(struct peer *peer);
+
+/* Pings, and ends a connection that is silent or never says Hello; every tick. */
+void peer_tick(struct peer *peer, uint64_t now_us);
+
+struct peer *peer_next(struct peer *peer); /* in device's list */
+
+#endif

@@ -1,0 +1,203 @@
+/* Happy path: workers_submit() appends to `todo` and wakes one thread; the thread runs the stage with
+ * its own exec and appends to `done`; one uv_async_send() for however many brings the loop to
+ * on_async(), which takes the whole list at once and calls back without the lock.
+ *
+ * Ownership: between the two appends a frame's inputs, outputs and job belong to the thread, and the
+ * loop touches none of them. The mutex orders the hand-over both ways. */
+#include "daemon/data/worker.h"
+
+#include "daemon/control/held.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+struct queue {
+    struct frame *first, **last;
+    size_t count;
+};
+
+struct worker {
+    struct workers *workers;
+    size_t index;
+    uv_thread_t thread;
+};
+
+struct workers {
+    uv_mutex_t mutex;
+    uv_cond_t wake;
+    struct queue todo, done; /* under the mutex */
+    bool stop;               /* under the mutex */
+    uv_async_t async;
+    workers_done *on_done;
+    void *arg;
+    size_t count; /* threads that run */
+    struct worker threads[];
+};
+
+static void queue_init(struct queue *queue) {
+    queue->first = NULL;
+    queue->last = &queue->first;
+    queue->count = 0;
+}
+
+static void queue_push(struct queue *queue, struct frame *frame) {
+    frame->job.next = NULL;
+    *queue->last = frame;
+    queue->last = &frame->job.next;
+    queue->count++;
+}
+
+static struct frame *queue_pop(struct queue *queue) {
+    struct frame *frame = queue->first;
+    if (!frame)
+        return NULL;
+    queue->first = frame->job.next;
+    if (!queue->first)
+        queue->last = &queue->first;
+    queue->count--;
+    return frame;
+}
+
+static void compute(struct frame *frame, size_t index) {
+    uint64_t start_ns = uv_hrtime();
+    frame->job.err.text[0] = '\0';
+    frame->job.rc =
+        exec_run(frame->held->execs[index], frame->inputs, frame->outputs, &frame->job.err);
+    frame->job.compute_us = (uv_hrtime() - start_ns) / 1000;
+}
+
+static void run_thread(void *arg) {
+    struct worker *worker = arg;
+    struct workers *workers = worker->workers;
+    uv_mutex_lock(&workers->mutex);
+    for (;;) {
+        while (!workers->stop && !workers->todo.first)
+            uv_cond_wait(&workers->wake, &workers->mutex);
+        if (workers->stop)
+            break;
+        struct frame *frame = queue_pop(&workers->todo);
+        uv_mutex_unlock(&workers->mutex);
+        compute(frame, worker->index);
+        uv_mutex_lock(&workers->mutex);
+        queue_push(&workers->done, frame);
+        uv_async_send(&workers->async);
+    }
+    uv_mutex_unlock(&workers->mutex);
+}
+
+static void deliver_done(struct workers *workers) {
+    struct queue done;
+    struct frame *frame;
+    uv_mutex_lock(&workers->mutex);
+    done = workers->done;
+    if (!done.first)
+        done.last = &done.first;
+    queue_init(&workers->done);
+    uv_mutex_unlock(&workers->mutex);
+    while ((frame = queue_pop(&done)) != NULL)
+        workers->on_done(workers->arg, frame);
+}
+
+static void on_async(uv_async_t *async) {
+    deliver_done(async->data);
+}
+
+/* Threads start with every signal blocked: those are the loop's. */
+static int start_thread(struct worker *worker) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = uv_thread_create(&worker->thread, run_thread, worker);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
+static void stop_threads(struct workers *workers) {
+    uv_mutex_lock(&workers->mutex);
+    workers->stop = true;
+    uv_cond_broadcast(&workers->wake);
+    uv_mutex_unlock(&workers->mutex);
+    for (size_t i = 0; i < workers->count; i++)
+        uv_thread_join(&workers->threads[i].thread);
+    workers->count = 0;
+}
+
+static void on_async_closed(uv_handle_t *handle) {
+    struct workers *workers = handle->data;
+    uv_cond_destroy(&workers->wake);
+    uv_mutex_destroy(&workers->mutex);
+    free(workers);
+}
+
+int workers_start(uv_loop_t *loop, int count, workers_done *done, void *arg,
+                  struct workers **ret_workers) {
+    assert(count > 0);
+    struct workers *workers =
+        calloc(1, sizeof(*workers) + (size_t)count * sizeof(workers->threads[0]));
+    int rc;
+    if (!workers)
+        return -ENOMEM;
+    workers->on_done = done;
+    workers->arg = arg;
+    queue_init(&workers->todo);
+    queue_init(&workers->done);
+    rc = uv_mutex_init(&workers->mutex);
+    if (rc < 0)
+        goto fail_mutex;
+    rc = uv_cond_init(&workers->wake);
+    if (rc < 0)
+        goto fail_cond;
+    rc = uv_async_init(loop, &workers->async, on_async);
+    if (rc < 0)
+        goto fail_async;
+    workers->async.data = workers;
+    for (; workers->count < (size_t)count; workers->count++) {
+        struct worker *worker = &workers->threads[workers->count];
+        worker->workers = workers;
+        worker->index = workers->count;
+        rc = start_thread(worker);
+        if (rc < 0) {
+            workers_close(workers);
+            return rc;
+        }
+    }
+    *ret_workers = workers;
+    return 0;
+fail_async:
+    uv_cond_destroy(&workers->wake);
+fail_cond:
+    uv_mutex_destroy(&workers->mutex);
+fail_mutex:
+    free(workers);
+    return rc;
+}
+
+void workers_submit(struct workers *workers, struct frame *frame) {
+    uv_mutex_lock(&workers->mutex);
+    queue_push(&workers->todo, frame);
+    uv_cond_signal(&workers->wake);
+    uv_mutex_unlock(&workers->mutex);
+}
+
+size_t workers_queued(struct workers *workers) {
+    uv_mutex_lock(&workers->mutex);
+    size_t count = workers->todo.count;
+    uv_mutex_unlock(&workers->mutex);
+    return count;
+}
+
+void workers_close(struct workers *workers) {
+    struct frame *frame;
+    if (!workers)
+        return;
+    stop_threads(workers);
+    deliver_done(workers);
+    while ((frame = queue_pop(&workers->todo)) != NULL) {
+        frame->job.rc = -ECANCELED;
+        workers->on_done(workers->arg, frame);
+    }
+    uv_close((uv_handle_t *)&workers->async, on_async_closed);
+}

@@ -1,0 +1,546 @@
+/* Starting: configuration, model and stage first, on the caller's thread, so that whatever is wrong
+ * with them is a sentence and an exit code; then threads, links and listeners. Reloading: the same, but
+ * the stage is prepared by the builder while frames flow, and the plan joins those that are held
+ * (planset.h). Draining: credits stop, plans are withdrawn, what is here is finished; then Goodbye on
+ * every connection; then the handles are closed; the loop runs out. */
+#include "daemon/device.h"
+
+#include "daemon/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LISTENERS_MAX 8
+#define BACKLOG       128
+#define TICK_LEAST_MS 10
+#define TICK_MOST_MS  100
+#define TRIM_US       30000000
+
+uint64_t device_now_us(void) {
+    return uv_hrtime() / 1000;
+}
+
+/* ---- plans ----------------------------------------------------------------------------------- */
+
+static void log_plan(const struct held *held, const char *what) {
+    char id[LOG_ID_SIZE];
+    const struct plan_stage *stage = &held->plan->stages[held->index];
+    log_info("plan %s (stage %zu of %zu, layers %zu to %zu): %s", log_id(held->id, id),
+             held->index + 1, held->count, stage->first, stage->last - 1, what);
+}
+
+static void note_ready(struct held *held, uint64_t now_us) {
+    char what[CONFIG_NAME_MAX + 64];
+    bool ready = held_is_ready(held);
+    if (ready == (held->ready_us != 0))
+        return;
+    held->ready_us = ready ? now_us : 0;
+    if (!ready)
+        snprintf(what, sizeof(what), "waiting for %s", held->plan->stages[held->index + 1].node);
+    log_plan(held, ready ? "ready from here to its end" : what);
+}
+
+static void note_active(struct device *device, uint64_t now_us) {
+    struct held *active = planset_active(&device->plans);
+    if (!active || memcmp(active->id, device->active_id, SHA256_SIZE) == 0)
+        return;
+    memcpy(device->active_id, active->id, SHA256_SIZE);
+    active->active_us = now_us;
+    log_plan(active, "clients' frames go under this plan from now on");
+}
+
+static void tell_status(struct device *device) {
+    char text[sizeof(device->status_text)], state[CONFIG_NAME_MAX + 32], id[LOG_ID_SIZE];
+    const struct held *newest = planset_newest(&device->plans);
+    status_state(device, state, sizeof(state));
+    if (newest)
+        snprintf(text, sizeof(text), "%s, stage %zu of %zu, plan %s", state, newest->index + 1,
+                 newest->count, log_id(newest->id, id));
+    else
+        snprintf(text, sizeof(text), "%s", state);
+    if (strcmp(text, device->status_text) == 0)
+        return;
+    memcpy(device->status_text, text, sizeof(text));
+    device->events.on_status(device->events_arg, text);
+}
+
+void device_plans_changed(struct device *device) {
+    uint64_t now_us = device_now_us();
+    struct peer *peer;
+    for (size_t i = 0; i < device->plans.count; i++) {
+        struct held *held = device->plans.plans[i];
+        held->next_ready =
+            held->link && link_is_ready(held->link, held->id, held->payload_bytes);
+        note_ready(held, now_us);
+    }
+    note_active(device, now_us);
+    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
+        peer_announce(peer);
+    flow_plans_changed(device);
+    tell_status(device);
+}
+
+static struct link *find_link(struct device *device, const struct plan_stage *next) {
+    struct link *link;
+    TAILQ_FOREACH(link, &device->links, entry) {
+        if (strcmp(link->node, next->node) == 0 && strcmp(link->address, next->address) == 0)
+            return link;
+    }
+    return link_start(device, next->node, next->address);
+}
+
+static bool is_needed(const struct device *device, const struct link *link) {
+    for (size_t i = 0; i < device->plans.count; i++)
+        if (device->plans.plans[i]->link == link)
+            return true;
+    return false;
+}
+
+/* Gives each plan the link to its next device, and ends the links that no plan needs. */
+static void match_links(struct device *device) {
+    struct link *link, *next;
+    for (size_t i = 0; i < device->plans.count; i++) {
+        struct held *held = device->plans.plans[i];
+        if (held_is_last(held))
+            continue;
+        held->link = find_link(device, &held->plan->stages[held->index + 1]);
+        if (!held->link)
+            log_error("no memory for the link to %s", held->plan->stages[held->index + 1].node);
+    }
+    for (link = TAILQ_FIRST(&device->links); link; link = next) {
+        next = TAILQ_NEXT(link, entry);
+        if (!is_needed(device, link))
+            link_close(link);
+    }
+}
+
+/* A plan that has left the set. Frames under it may still hold it. */
+static void release_plan(struct held *held) {
+    log_plan(held, "released");
+    held->link = NULL;
+    held->next_ready = false;
+    held_unref(held);
+}
+
+static void adopt(struct device *device, struct held *held) {
+    struct held *dropped = NULL;
+    uint64_t now_us = device_now_us();
+    if (held) {
+        held = planset_add(&device->plans, held, now_us, &dropped);
+        log_plan(held, "held");
+    } else {
+        planset_retire(&device->plans, now_us);
+        log_info("%s is not in the pipeline: idle", device->config->node);
+    }
+    if (dropped)
+        release_plan(dropped);
+    match_links(device);
+    device_plans_changed(device);
+}
+
+static void release_unneeded(struct device *device, uint64_t now_us) {
+    struct held *held;
+    bool any = false;
+    while ((held = planset_take_unneeded(&device->plans, now_us, DEVICE_PLAN_GRACE_MS * 1000))) {
+        release_plan(held);
+        any = true;
+    }
+    if (any) {
+        match_links(device);
+        device_plans_changed(device);
+    }
+}
+
+/* ---- configuration --------------------------------------------------------------------------- */
+
+static int read_config(const struct device *device, struct config **ret_config, struct err *err) {
+    struct config *config;
+    int rc = config_load(device->config_path, &config, err);
+    if (rc < 0)
+        return rc;
+    rc = config_override(config, device->node_option, device->listen_option, err);
+    if (rc == 0 && config->http)
+        rc = err_set(err, -ENOTSUP,
+                     "%s: `http:` is not supported by this version; remove the line", config->file);
+    if (rc < 0) {
+        config_free(config);
+        return rc;
+    }
+    *ret_config = config;
+    return 0;
+}
+
+static void keep_number(const char *key, int old, int *new) {
+    if (old == *new)
+        return;
+    log_warning("`%s:` has changed from %d to %d: that takes effect after a restart", key, old,
+                *new);
+    *new = old;
+}
+
+/* What cannot change while the daemon runs stays as it was. */
+static void keep_until_restart(struct config *old, struct config *new) {
+    keep_number("workers", old->workers, &new->workers);
+    keep_number("threads", old->threads, &new->threads);
+    if (strcmp(old->listen, new->listen) != 0)
+        log_warning("`listen:` has changed from %s to %s: that takes effect after a restart",
+                    old->listen, new->listen);
+}
+
+static void finish_reload(struct device *device) {
+    device->events.on_reloaded(device->events_arg);
+    tell_status(device);
+    if (device->reload_again && !device->draining) {
+        device->reload_again = false;
+        device_reload(device);
+    }
+}
+
+static void on_built(void *arg, int rc, struct config *config, struct held *held,
+                     const struct err *err) {
+    struct device *device = arg;
+    if (rc == 0 && held && !held->stage &&
+        !planset_find(&device->plans, held->id, SHA256_SIZE)) {
+        held_unref(held); /* it was held when the build began, and released meanwhile */
+        config_free(config);
+        device->reload_again = true;
+    } else if (rc < 0) {
+        log_error("reload: %s", err->text);
+        log_error("reload: the configuration stays as it was");
+        config_free(config);
+    } else {
+        config_free(device->config);
+        device->config = config;
+        device->sessions.max = (size_t)config->max_sessions;
+        log_info("reload: %s has been read", config->file);
+        adopt(device, held);
+    }
+    finish_reload(device);
+}
+
+void device_reload(struct device *device) {
+    struct config *config = NULL;
+    struct err err = {""};
+    if (device->draining)
+        return;
+    if (builder_is_busy(device->builder)) {
+        device->reload_again = true;
+        return;
+    }
+    int rc = read_config(device, &config, &err);
+    if (rc == 0) {
+        keep_until_restart(device->config, config);
+        rc = builder_run(device->builder, config, &device->plans);
+        if (rc < 0) {
+            config_free(config);
+            err_set(&err, rc, "%s", uv_strerror(rc));
+        }
+    }
+    if (rc < 0) {
+        log_error("reload: %s", err.text);
+        log_error("reload: the configuration stays as it was");
+        finish_reload(device);
+    }
+}
+
+/* ---- listening ------------------------------------------------------------------------------- */
+
+static void on_connection(uv_stream_t *listener, int status) {
+    struct device *device = listener->data;
+    if (status < 0)
+        log_error("a connection was not accepted: %s", uv_strerror(status));
+    else
+        peer_accept(device, listener);
+}
+
+static void log_listening(uv_tcp_t *tcp) {
+    struct sockaddr_storage address;
+    int size = sizeof(address);
+    char host[64] = "?", port[16] = "?";
+    if (uv_tcp_getsockname(tcp, (struct sockaddr *)&address, &size) == 0)
+        getnameinfo((struct sockaddr *)&address, (socklen_t)size, host, sizeof(host), port,
+                    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
+    log_info(strchr(host, ':') ? "listening on [%s]:%s" : "listening on %s:%s", host, port);
+}
+
+/* A listener on an address, or on a socket (fd) that is bound already. */
+static int add_listener(struct device *device, const struct sockaddr *address, int fd) {
+    uv_tcp_t *tcp;
+    if (device->listeners_count == LISTENERS_MAX)
+        return 0;
+    tcp = &device->listeners[device->listeners_count];
+    int rc = uv_tcp_init(device->loop, tcp);
+    if (rc < 0)
+        return rc;
+    device->listeners_count++; /* from here on it has to be closed */
+    tcp->data = device;
+    rc = address ? uv_tcp_bind(tcp, address, 0) : uv_tcp_open(tcp, fd);
+    if (rc == 0)
+        rc = uv_listen((uv_stream_t *)tcp, BACKLOG, on_connection);
+    if (rc == 0)
+        log_listening(tcp);
+    return rc;
+}
+
+static int listen_on_address(struct device *device, struct err *err) {
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    const char *listen = device->config->listen;
+    char host[CONFIG_NAME_MAX + 1], port[32];
+    struct addrinfo *found = NULL;
+    int rc = config_split_address(listen, host, sizeof(host), port, sizeof(port), err);
+    if (rc < 0)
+        return rc;
+    int eai = getaddrinfo(host[0] ? host : NULL, port, &hints, &found);
+    if (eai != 0)
+        return err_set(err, -EADDRNOTAVAIL, "cannot listen on %s: %s", listen, gai_strerror(eai));
+    for (const struct addrinfo *at = found; at && rc == 0; at = at->ai_next)
+        rc = add_listener(device, at->ai_addr, -1);
+    freeaddrinfo(found);
+    if (rc == UV_EADDRINUSE)
+        return err_set(err, rc,
+                       "cannot listen on %s: the address is in use; stop the program that has it, or "
+                       "choose another with `listen:` or --listen",
+                       listen);
+    if (rc < 0)
+        return err_set(err, rc, "cannot listen on %s: %s", listen, uv_strerror(rc));
+    return 0;
+}
+
+static int start_listening(struct device *device, const struct device_options *options,
+                           struct err *err) {
+    for (size_t i = 0; i < options->listen_fds_count; i++) {
+        int rc = add_listener(device, NULL, options->listen_fds[i]);
+        if (rc < 0)
+            return err_set(err, rc, "cannot listen on the socket that was passed: %s",
+                           uv_strerror(rc));
+    }
+    return options->listen_fds_count > 0 ? 0 : listen_on_address(device, err);
+}
+
+/* ---- every tick ------------------------------------------------------------------------------ */
+
+static void expire_sessions(struct device *device, uint64_t now_us) {
+    struct session *session;
+    while ((session = sessions_find_expired(&device->sessions, now_us,
+                                            device->config->session_ms * 1000))) {
+        if (session->used)
+            log_info("session %016" PRIx64 " is forgotten: its client has been away too long",
+                     session->id);
+        flow_origin_gone(device, &session->origin);
+        sessions_remove(&device->sessions, session);
+    }
+}
+
+/* When this thread itself did not run (a suspended machine, a starved CPU), what peers sent meanwhile
+ * lies in the sockets unread: that is not their silence. */
+static void excuse_all(struct device *device, uint64_t us) {
+    struct link *link;
+    struct peer *peer;
+    TAILQ_FOREACH(link, &device->links, entry) {
+        if (link->conn)
+            conn_excuse(link->conn, us);
+    }
+    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
+        conn_excuse(peer_conn(peer), us);
+}
+
+static void on_tick(uv_timer_t *timer) {
+    struct device *device = timer->data;
+    uint64_t now_us = device_now_us();
+    uint64_t gap_us = now_us - device->last_tick_us;
+    struct link *link;
+    struct peer *peer;
+    if (gap_us > 2 * device->tick_us)
+        excuse_all(device, gap_us - device->tick_us);
+    device->last_tick_us = now_us;
+    TAILQ_FOREACH(link, &device->links, entry) {
+        link_tick(link, now_us);
+    }
+    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
+        peer_tick(peer, now_us);
+    status_tick(device, now_us);
+    expire_sessions(device, now_us);
+    release_unneeded(device, now_us);
+    if (now_us - device->last_trim_us > TRIM_US) {
+        device->last_trim_us = now_us;
+        pool_trim(device->pool);
+    }
+    device_check_drained(device);
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void drop_sessions(struct device *device) {
+    struct session *session;
+    while ((session = TAILQ_FIRST(&device->sessions.list))) {
+        flow_origin_gone(device, &session->origin);
+        sessions_remove(&device->sessions, session);
+    }
+}
+
+static void on_listener_closed(uv_handle_t *handle) {
+    (void)handle; /* its memory is the device's */
+}
+
+static void close_listeners(struct device *device) {
+    for (size_t i = 0; i < device->listeners_count; i++)
+        if (!uv_is_closing((uv_handle_t *)&device->listeners[i]))
+            uv_close((uv_handle_t *)&device->listeners[i], on_listener_closed);
+}
+
+static void on_tick_closed(uv_handle_t *handle) {
+    struct device *device = handle->data;
+    device->events.on_stopped(device->events_arg);
+}
+
+/* Every connection is gone (or was never there): closes the rest. */
+static void stop(struct device *device) {
+    if (device->stopping)
+        return;
+    device->stopping = true;
+    close_listeners(device);
+    workers_close(device->workers);
+    builder_close(device->builder);
+    device->workers = NULL;
+    device->builder = NULL;
+    drop_sessions(device);
+    while (!TAILQ_EMPTY(&device->links))
+        link_close(TAILQ_FIRST(&device->links));
+    flow_close(&device->flow);
+    net_close(device->net);
+    uv_close((uv_handle_t *)&device->tick, on_tick_closed);
+}
+
+static void leave(struct device *device) {
+    struct peer *peer;
+    struct link *link;
+    device->leaving = true;
+    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
+        conn_goodbye(peer_conn(peer), CONVOY__CODE__CODE_SHUTTING_DOWN,
+                     "this device is shutting down");
+    TAILQ_FOREACH(link, &device->links, entry) {
+        if (link->conn)
+            conn_goodbye(link->conn, CONVOY__CODE__CODE_OK, "this device is shutting down");
+    }
+}
+
+void device_check_drained(struct device *device) {
+    if (!device->draining || device->stopping)
+        return;
+    bool late = device_now_us() >= device->drain_until_us;
+    if (!device->leaving && (late || flow_is_idle(device))) {
+        if (!flow_is_idle(device))
+            log_warning("%zu frames were not finished in time", device->flow.flights.count);
+        leave(device);
+    }
+    if (device->leaving && TAILQ_EMPTY(&device->peers))
+        stop(device);
+}
+
+void device_drain(struct device *device) {
+    if (device->draining)
+        return;
+    device->draining = true;
+    device->drain_until_us = device_now_us() + device->config->drain_ms * 1000;
+    log_info("shutting down: finishing %zu frames", device->flow.flights.count);
+    close_listeners(device);
+    device_plans_changed(device);
+    device_check_drained(device);
+}
+
+void device_free(struct device *device) {
+    if (!device)
+        return;
+    planset_clear(&device->plans);
+    flow_fini(&device->flow);
+    sessions_fini(&device->sessions);
+    net_free(device->net);
+    pool_free(device->pool);
+    config_free(device->config);
+    free(device->listeners);
+    free(device);
+}
+
+/* ---- the beginning --------------------------------------------------------------------------- */
+
+static uint64_t tick_ms(const struct config *config) {
+    uint64_t ms = config->heartbeat_ms / 6;
+    return ms < TICK_LEAST_MS ? TICK_LEAST_MS : ms > TICK_MOST_MS ? TICK_MOST_MS : ms;
+}
+
+/* Everything that has handles. After an error stop() undoes what there is. */
+static int start_handles(struct device *device, const struct device_options *options,
+                         struct err *err) {
+    int rc = workers_start(device->loop, device->config->workers, flow_computed, device,
+                           &device->workers);
+    if (rc < 0)
+        return err_set(err, rc, "cannot start workers: %s", uv_strerror(rc));
+    rc = builder_start(device->loop, on_built, device, &device->builder);
+    if (rc < 0)
+        return err_set(err, rc, "cannot start: %s", uv_strerror(rc));
+    return start_listening(device, options, err);
+}
+
+static struct device *device_new(uv_loop_t *loop, const struct device_options *options,
+                                 const struct device_events *events, void *arg) {
+    struct device *device = calloc(1, sizeof(*device));
+    if (!device)
+        return NULL;
+    device->loop = loop;
+    device->config_path = options->config_path;
+    device->node_option = options->node;
+    device->listen_option = options->listen;
+    device->events = *events;
+    device->events_arg = arg;
+    device->started_us = device->last_tick_us = device->last_trim_us = device_now_us();
+    TAILQ_INIT(&device->peers);
+    TAILQ_INIT(&device->links);
+    TAILQ_INIT(&device->status_requests);
+    device->listeners = calloc(LISTENERS_MAX, sizeof(*device->listeners));
+    device->pool = pool_new();
+    if (!device->listeners || !device->pool || flow_init(&device->flow, device) < 0) {
+        pool_free(device->pool);
+        free(device->listeners);
+        free(device);
+        return NULL;
+    }
+    uv_timer_init(loop, &device->tick);
+    device->tick.data = device;
+    device->net = net_new(loop, device->pool);
+    return device;
+}
+
+int device_start(uv_loop_t *loop, const struct device_options *options,
+                 const struct device_events *events, void *arg, struct device **ret_device,
+                 struct err *err) {
+    struct device *device = device_new(loop, options, events, arg);
+    struct held *held = NULL;
+    int rc;
+    if (!device)
+        return err_set(err, -ENOMEM, "out of memory");
+    *ret_device = device;
+    if (!device->net)
+        rc = err_set(err, -ENOMEM, "out of memory");
+    else
+        rc = read_config(device, &device->config, err);
+    if (rc == 0)
+        rc = held_build(device->config, NULL, 0, &held, err);
+    sessions_init(&device->sessions, rc == 0 ? (size_t)device->config->max_sessions : 0);
+    if (rc == 0)
+        rc = start_handles(device, options, err);
+    if (rc < 0) {
+        held_unref(held);
+        stop(device);
+        return rc;
+    }
+    device->tick_us = tick_ms(device->config) * 1000;
+    uv_timer_start(&device->tick, on_tick, device->tick_us / 1000, device->tick_us / 1000);
+    device->last_tick_us = device_now_us();
+    adopt(device, held);
+    return 0;
+}

@@ -1,0 +1,94 @@
+/* convoyd without its command line: everything one device owns, on one loop's thread. */
+#ifndef CONVOY_DAEMON_DEVICE_H
+#define CONVOY_DAEMON_DEVICE_H
+
+#include "config/config.h"
+#include "daemon/control/builder.h"
+#include "daemon/control/planset.h"
+#include "daemon/control/status.h"
+#include "daemon/data/flow.h"
+#include "daemon/data/link.h"
+#include "daemon/data/peer.h"
+#include "daemon/data/pool.h"
+#include "daemon/data/session.h"
+#include "daemon/data/worker.h"
+#include "daemon/net/conn.h"
+
+#define DEVICE_HELLO_MS      5000  /* a connection must have said Hello, or Welcome, by then */
+#define DEVICE_PLAN_GRACE_MS 30000 /* an older plan is kept this long beside a ready newer one */
+#define DEVICE_UPSTREAMS_MAX 64    /* connections that are not clients */
+
+struct device;
+
+/* What a device tells its owner. */
+struct device_events {
+    void (*on_status)(void *arg, const char *text); /* a new one-line state, for the service manager */
+    void (*on_reloaded)(void *arg);                 /* a reload has ended, well or not */
+    void (*on_stopped)(void *arg); /* drained, every handle closed but the loop's own */
+};
+
+struct device {
+    uv_loop_t *loop;
+    struct config *config;
+    struct pool *pool;
+    struct net *net;
+    struct workers *workers;
+    struct builder *builder;
+    struct planset plans;
+    struct flow flow;
+    struct sessions sessions;
+    struct peer_list peers;
+    size_t clients, upstreams; /* of peers, by role; those that have not said yet count as upstreams */
+    struct link_list links;
+    struct status_list status_requests;
+    uv_tcp_t *listeners;
+    size_t listeners_count;
+    uv_timer_t tick;
+    uint64_t tick_us, last_tick_us, last_trim_us; /* period; when it last came; pool_trim() */
+    uint64_t started_us;
+    uint64_t drain_until_us;
+    bool draining; /* no new frames */
+    bool leaving;  /* all answered: Goodbye has been said */
+    bool stopping; /* every handle is closing */
+    bool reload_again; /* a reload was asked for during one */
+    const char *config_path, *node_option, *listen_option; /* borrowed; for reloads */
+    uint8_t active_id[SHA256_SIZE]; /* of the plan that client frames were last sent under */
+    char status_text[512];
+    struct device_events events;
+    void *events_arg;
+};
+
+struct device_options {
+    const char *config_path;
+    const char *node, *listen; /* of the command line, or NULL. Borrowed for the device's life */
+    const int *listen_fds;     /* sockets that listen already, from the service manager */
+    size_t listen_fds_count;
+};
+
+/* Reads the configuration, prepares the stage, listens. 0, or -errno and a sentence; where *ret_device
+ * is not NULL afterwards, the loop must run (on_stopped follows) before device_free(). events is
+ * copied. */
+int device_start(uv_loop_t *loop, const struct device_options *options,
+                 const struct device_events *events, void *arg, struct device **ret_device,
+                 struct err *err);
+
+/* Reads the configuration again and prepares its plan beside those that serve; on_reloaded follows. */
+void device_reload(struct device *device);
+
+/* Takes no more frames, finishes those it has (for at most drain_ms), says Goodbye, closes;
+ * on_stopped follows, after which device_free() may be called once the loop has run out. */
+void device_drain(struct device *device);
+
+void device_free(struct device *device);
+
+/* The clock of everything here: monotonic microseconds. */
+uint64_t device_now_us(void);
+
+/* A drain may be over. */
+void device_check_drained(struct device *device);
+
+/* A link or the set of plans has changed: finds out anew which plans are ready, tells the upstream
+ * devices and moves the frames that are concerned. */
+void device_plans_changed(struct device *device);
+
+#endif

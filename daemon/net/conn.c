@@ -1,0 +1,632 @@
+/* Happy path. Reading: libuv asks for memory, the reader answers with its window (small, or the rest
+ * of a payload's final buffer), bytes arrive, the reader calls back with whole messages. Writing:
+ * messages are queued; once per turn of the loop, before it sleeps, every connection with something
+ * to write gathers up to GATHER_MAX pieces of as many messages as fit and tries one writev(). What
+ * the kernel does not take at once is written by a uv_write() of at most four pieces (more would make
+ * libuv allocate), after which the next gathering follows. Messages about frames go in order; small
+ * ones (credits, pings) overtake them, but never inside a message.
+ *
+ * Failure: a malformed stream, or an owner that refuses a header, is answered with Goodbye; then what
+ * still arrives is thrown away until the peer closes or LINGER_MS have passed, for a close() with
+ * unread bytes would destroy the Goodbye on its way. A failed read or write closes at once. In
+ * every case the end comes from uv_close()'s callback: first the done callbacks of all unwritten
+ * messages with -ECANCELED, then on_close, then the memory goes.
+ *
+ * States: new -> open (conn_begin) -> leaving (Goodbye queued) -> closing (uv_close) -> gone; any
+ * state may go to closing.
+ */
+#include "daemon/net/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#define GATHER_MAX   64
+#define PACK_EXTRA (MESSAGE_PREFIX + 6) /* prefix; tag and length of the payload */
+#define INLINE_PIECES 6
+#define WAITING_BUFS 4 /* libuv's own room in a uv_write_t */
+#define LINGER_MS    1000
+#define SCRATCH_SIZE 4096
+
+enum conn_state { CONN_NEW, CONN_OPEN, CONN_LEAVING, CONN_CLOSING };
+
+struct piece {
+    uv_buf_t buf;         /* shortened from the front as it is written */
+    struct buffer *owner; /* a reference; NULL: static bytes */
+};
+
+/* A message on its way out. */
+struct out {
+    TAILQ_ENTRY(out) link;
+    struct buffer *more; /* holds the pieces when there are many */
+    struct piece *pieces; /* first the header */
+    unsigned count;
+    unsigned at; /* first that is not written */
+    conn_done *done;
+    void *arg;
+    struct piece inline_pieces[INLINE_PIECES];
+};
+
+TAILQ_HEAD(out_list, out);
+
+struct net {
+    uv_loop_t *loop;
+    struct pool *pool;
+    uv_prepare_t prepare;
+    TAILQ_HEAD(, conn) dirty; /* connections with something to write */
+    struct out_list free;
+    char scratch[SCRATCH_SIZE]; /* what is read from those that leave; never looked at */
+};
+
+struct conn {
+    struct net *net;
+    uv_tcp_t tcp;
+    uv_timer_t linger;
+    uv_write_t write;
+    uv_shutdown_t shutdown;
+    TAILQ_ENTRY(conn) dirty;
+    struct reader *reader;
+    struct conn_handlers handlers;
+    void *owner;
+    struct buffer *incoming; /* the payload that is being read */
+    size_t incoming_bytes;
+    Convoy__Code refusal; /* what on_header said, and why */
+    const char *refusal_text;
+    struct out *partial;       /* begun, not finished: nothing may come between */
+    struct out_list urgent;    /* small messages */
+    struct out_list bulk;      /* frames and results */
+    size_t queued;             /* messages in the three above */
+    size_t waiting_bytes;      /* of the uv_write() under way */
+    uint64_t last_rx_us;
+    uint64_t tx_bytes, tx_busy_us, tx_since_us;
+    enum conn_state state;
+    unsigned handles; /* that are not closed yet */
+    bool is_dirty, is_writing;
+    char name[CONN_NAME_SIZE];
+    char why[sizeof(((struct err *)NULL)->text)];
+};
+
+static uint64_t now_us(void) {
+    return uv_hrtime() / 1000;
+}
+
+/* ---- the loop's share ------------------------------------------------------------------------ */
+
+static void conn_flush(struct conn *conn);
+
+static void on_prepare(uv_prepare_t *prepare) {
+    struct net *net = prepare->data;
+    struct conn *conn;
+    while ((conn = TAILQ_FIRST(&net->dirty)) != NULL) {
+        TAILQ_REMOVE(&net->dirty, conn, dirty);
+        conn->is_dirty = false;
+        conn_flush(conn);
+    }
+}
+
+struct net *net_new(uv_loop_t *loop, struct pool *pool) {
+    struct net *net = calloc(1, sizeof(*net));
+    if (!net)
+        return NULL;
+    net->loop = loop;
+    net->pool = pool;
+    TAILQ_INIT(&net->dirty);
+    TAILQ_INIT(&net->free);
+    uv_prepare_init(loop, &net->prepare);
+    net->prepare.data = net;
+    uv_prepare_start(&net->prepare, on_prepare);
+    uv_unref((uv_handle_t *)&net->prepare);
+    return net;
+}
+
+void net_close(struct net *net) {
+    if (net && !uv_is_closing((uv_handle_t *)&net->prepare))
+        uv_close((uv_handle_t *)&net->prepare, NULL);
+}
+
+void net_free(struct net *net) {
+    struct out *out;
+    if (!net)
+        return;
+    while ((out = TAILQ_FIRST(&net->free)) != NULL) {
+        TAILQ_REMOVE(&net->free, out, link);
+        free(out);
+    }
+    free(net);
+}
+
+static void mark_dirty(struct conn *conn) {
+    if (conn->is_dirty)
+        return;
+    conn->is_dirty = true;
+    TAILQ_INSERT_TAIL(&conn->net->dirty, conn, dirty);
+}
+
+/* ---- messages on their way out --------------------------------------------------------------- */
+
+static struct out *out_get(struct net *net) {
+    struct out *out = TAILQ_FIRST(&net->free);
+    if (out)
+        TAILQ_REMOVE(&net->free, out, link);
+    else
+        out = malloc(sizeof(*out));
+    if (out)
+        memset(out, 0, sizeof(*out));
+    return out;
+}
+
+/* Releases a message and tells its sender. */
+static void out_finish(struct conn *conn, struct out *out, int status) {
+    conn_done *done = out->done;
+    void *arg = out->arg;
+    for (unsigned i = 0; i < out->count; i++)
+        buffer_unref(out->pieces[i].owner);
+    buffer_unref(out->more);
+    TAILQ_INSERT_HEAD(&conn->net->free, out, link);
+    conn->queued--;
+    if (done)
+        done(arg, status);
+}
+
+static void out_enqueue(struct conn *conn, struct out_list *list, struct out *out) {
+    if (conn->queued++ == 0)
+        conn->tx_since_us = now_us();
+    TAILQ_INSERT_TAIL(list, out, link);
+    mark_dirty(conn);
+}
+
+/* Adds what is left of out to the gathered pieces. Returns how many there are then. */
+static unsigned gather_out(const struct out *out, uv_buf_t *bufs, unsigned count) {
+    for (unsigned i = out->at; i < out->count && count < GATHER_MAX; i++)
+        bufs[count++] = out->pieces[i].buf;
+    return count;
+}
+
+static unsigned gather(const struct conn *conn, uv_buf_t *bufs) {
+    const struct out *out;
+    unsigned count = 0;
+    if (conn->partial)
+        count = gather_out(conn->partial, bufs, count);
+    TAILQ_FOREACH(out, &conn->urgent, link) {
+        if (count == GATHER_MAX)
+            break;
+        count = gather_out(out, bufs, count);
+    }
+    TAILQ_FOREACH(out, &conn->bulk, link) {
+        if (count == GATHER_MAX)
+            break;
+        count = gather_out(out, bufs, count);
+    }
+    return count;
+}
+
+/* The message that is next in gather()'s order, taken out of its list. */
+static struct out *take_first(struct conn *conn) {
+    struct out *out = conn->partial;
+    if (out) {
+        conn->partial = NULL;
+        return out;
+    }
+    struct out_list *list = TAILQ_EMPTY(&conn->urgent) ? &conn->bulk : &conn->urgent;
+    out = TAILQ_FIRST(list);
+    TAILQ_REMOVE(list, out, link);
+    return out;
+}
+
+/* bytes have been written, in gather()'s order. */
+static void consume(struct conn *conn, size_t bytes) {
+    conn->tx_bytes += bytes;
+    while (bytes > 0) {
+        struct out *out = take_first(conn);
+        while (out->at < out->count && bytes >= out->pieces[out->at].buf.len)
+            bytes -= out->pieces[out->at++].buf.len;
+        if (out->at == out->count) {
+            out_finish(conn, out, 0);
+            continue;
+        }
+        out->pieces[out->at].buf.base += bytes;
+        out->pieces[out->at].buf.len -= bytes;
+        conn->partial = out;
+        bytes = 0;
+    }
+}
+
+static void on_shutdown(uv_shutdown_t *req, int status) {
+    (void)req; /* the peer's end of stream, or the linger timer, closes */
+    (void)status;
+}
+
+static void drained(struct conn *conn) {
+    conn->tx_busy_us += now_us() - conn->tx_since_us;
+    if (conn->state == CONN_LEAVING)
+        uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown);
+}
+
+static void on_written(uv_write_t *req, int status) {
+    struct conn *conn = req->data;
+    conn->is_writing = false;
+    if (conn->state == CONN_CLOSING)
+        return;
+    if (status < 0) {
+        conn_close(conn, uv_strerror(status));
+        return;
+    }
+    consume(conn, conn->waiting_bytes);
+    if (conn->queued == 0)
+        drained(conn);
+    else
+        mark_dirty(conn);
+}
+
+/* Lets libuv write the first pieces when the socket has room again. */
+static void wait_for_room(struct conn *conn, const uv_buf_t *bufs, unsigned count) {
+    if (count > WAITING_BUFS)
+        count = WAITING_BUFS;
+    conn->waiting_bytes = 0;
+    for (unsigned i = 0; i < count; i++)
+        conn->waiting_bytes += bufs[i].len;
+    conn->write.data = conn;
+    int rc = uv_write(&conn->write, (uv_stream_t *)&conn->tcp, bufs, count, on_written);
+    if (rc < 0)
+        conn_close(conn, uv_strerror(rc));
+    else
+        conn->is_writing = true;
+}
+
+static void conn_flush(struct conn *conn) {
+    uv_buf_t bufs[GATHER_MAX];
+    while (!conn->is_writing && conn->queued > 0 &&
+           (conn->state == CONN_OPEN || conn->state == CONN_LEAVING)) {
+        size_t bytes = 0;
+        unsigned count = gather(conn, bufs);
+        for (unsigned i = 0; i < count; i++)
+            bytes += bufs[i].len;
+        int rc = uv_try_write((uv_stream_t *)&conn->tcp, bufs, count);
+        if (rc < 0 && rc != UV_EAGAIN) {
+            conn_close(conn, uv_strerror(rc));
+            return;
+        }
+        if (rc > 0)
+            consume(conn, (size_t)rc);
+        if (rc < 0 || (size_t)rc < bytes)
+            wait_for_room(conn, bufs, gather(conn, bufs));
+        else if (conn->queued == 0)
+            drained(conn);
+    }
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static int on_payload(void *arg, const Convoy__Message *header, size_t bytes, void **ret_buffer) {
+    struct conn *conn = arg;
+    const char *text = "";
+    Convoy__Code code = conn->handlers.on_header(conn->owner, header, bytes, &text);
+    if (code != CONVOY__CODE__CODE_OK) {
+        conn->refusal = code;
+        conn->refusal_text = text;
+        return -ECANCELED;
+    }
+    conn->incoming = pool_get(conn->net->pool, bytes);
+    if (!conn->incoming)
+        return -ENOMEM;
+    conn->incoming_bytes = bytes;
+    *ret_buffer = conn->incoming->data;
+    return 0;
+}
+
+static int on_message(void *arg, const struct message *message) {
+    struct conn *conn = arg;
+    struct buffer *payload = conn->incoming;
+    conn->incoming = NULL;
+    conn->handlers.on_message(conn->owner, message->header, payload,
+                              payload ? message->payload_bytes : 0);
+    return conn->state == CONN_OPEN ? 0 : -ECANCELED;
+}
+
+static const struct reader_callbacks reader_callbacks = {on_payload, on_message};
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
+    struct conn *conn = handle->data;
+    void *data = conn->net->scratch;
+    size_t size = SCRATCH_SIZE;
+    (void)suggested;
+    if (conn->state == CONN_OPEN)
+        reader_window(conn->reader, &data, &size);
+    buf->base = data;
+    buf->len = size;
+}
+
+static const struct {
+    int rc;
+    Convoy__Code code;
+} reader_codes[] = {
+    {-EPROTO, CONVOY__CODE__CODE_MALFORMED},
+    {-EMSGSIZE, CONVOY__CODE__CODE_TOO_LARGE},
+    {-ENOMEM, CONVOY__CODE__CODE_INTERNAL},
+};
+
+/* The stream cannot be read any further. */
+static void reader_failed(struct conn *conn, int rc, const struct err *err) {
+    Convoy__Code code = CONVOY__CODE__CODE_INTERNAL;
+    const char *text = err->text;
+    if (conn->state != CONN_OPEN)
+        return; /* the owner has closed it from inside on_message */
+    if (conn->refusal != CONVOY__CODE__CODE_OK) {
+        code = conn->refusal;
+        text = conn->refusal_text;
+    } else {
+        for (size_t i = 0; i < sizeof(reader_codes) / sizeof(reader_codes[0]); i++)
+            if (reader_codes[i].rc == rc)
+                code = reader_codes[i].code;
+    }
+    conn_goodbye(conn, code, text[0] ? text : strerror(-rc));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
+    struct conn *conn = stream->data;
+    struct err err = {""};
+    (void)buf;
+    if (nread == 0)
+        return;
+    if (nread < 0) {
+        bool cut = conn->state == CONN_OPEN && reader_is_mid_message(conn->reader);
+        conn_close(conn, cut                ? "the connection broke in the middle of a message"
+                         : nread == UV_EOF ? "the peer closed the connection"
+                                            : uv_strerror((int)nread));
+        return;
+    }
+    conn->last_rx_us = now_us();
+    if (conn->state != CONN_OPEN)
+        return;
+    int rc = reader_advance(conn->reader, (size_t)nread, &err);
+    if (rc < 0)
+        reader_failed(conn, rc, &err);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+int conn_new(struct net *net, const struct reader_limits *limits,
+             const struct conn_handlers *handlers, void *owner, struct conn **ret_conn) {
+    struct conn *conn = calloc(1, sizeof(*conn));
+    int rc;
+    if (!conn)
+        return -ENOMEM;
+    conn->net = net;
+    conn->handlers = *handlers;
+    conn->owner = owner;
+    TAILQ_INIT(&conn->urgent);
+    TAILQ_INIT(&conn->bulk);
+    conn->reader = reader_new(limits, &reader_callbacks, conn);
+    if (!conn->reader) {
+        rc = -ENOMEM;
+        goto fail;
+    }
+    rc = uv_tcp_init(net->loop, &conn->tcp);
+    if (rc < 0)
+        goto fail;
+    uv_timer_init(net->loop, &conn->linger); /* never fails */
+    conn->tcp.data = conn;
+    conn->linger.data = conn;
+    conn->handles = 2;
+    *ret_conn = conn;
+    return 0;
+fail:
+    reader_free(conn->reader);
+    free(conn);
+    return rc;
+}
+
+uv_tcp_t *conn_handle(struct conn *conn) {
+    return &conn->tcp;
+}
+
+static void name_peer(struct conn *conn) {
+    struct sockaddr_storage address;
+    int size = sizeof(address);
+    char host[64] = "?";
+    unsigned port = 0;
+    if (uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&address, &size) == 0) {
+        if (address.ss_family == AF_INET6) {
+            const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
+            uv_ip6_name(in6, host, sizeof(host));
+            port = ntohs(in6->sin6_port);
+        } else {
+            const struct sockaddr_in *in = (const struct sockaddr_in *)&address;
+            uv_ip4_name(in, host, sizeof(host));
+            port = ntohs(in->sin_port);
+        }
+    }
+    snprintf(conn->name, sizeof(conn->name), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+}
+
+int conn_begin(struct conn *conn, const char *name) {
+    if (name)
+        snprintf(conn->name, sizeof(conn->name), "%s", name);
+    else
+        name_peer(conn);
+    conn->last_rx_us = now_us();
+    uv_tcp_nodelay(&conn->tcp, 1);
+    int rc = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
+    if (rc == 0)
+        conn->state = CONN_OPEN;
+    return rc;
+}
+
+const char *conn_name(const struct conn *conn) {
+    return conn->name;
+}
+
+static void cancel_all(struct conn *conn) {
+    while (conn->queued > 0)
+        out_finish(conn, take_first(conn), -ECANCELED);
+}
+
+static void on_handle_closed(uv_handle_t *handle) {
+    struct conn *conn = handle->data;
+    if (--conn->handles > 0)
+        return;
+    cancel_all(conn);
+    conn->handlers.on_close(conn->owner, conn->why);
+    buffer_unref(conn->incoming);
+    reader_free(conn->reader);
+    free(conn);
+}
+
+void conn_close(struct conn *conn, const char *why) {
+    if (conn->state == CONN_CLOSING)
+        return;
+    conn->state = CONN_CLOSING;
+    if (!conn->why[0])
+        snprintf(conn->why, sizeof(conn->why), "%s", why);
+    if (conn->is_dirty) {
+        TAILQ_REMOVE(&conn->net->dirty, conn, dirty);
+        conn->is_dirty = false;
+    }
+    uv_close((uv_handle_t *)&conn->tcp, on_handle_closed);
+    uv_close((uv_handle_t *)&conn->linger, on_handle_closed);
+}
+
+static void on_linger(uv_timer_t *timer) {
+    struct conn *conn = timer->data;
+    conn_close(conn, "the peer did not close after Goodbye");
+}
+
+bool conn_is_open(const struct conn *conn) {
+    return conn->state == CONN_OPEN;
+}
+
+/* ---- sending --------------------------------------------------------------------------------- */
+
+int conn_pack(struct pool *pool, const Convoy__Message *message, size_t payload_bytes,
+              struct buffer **ret_header, size_t *ret_bytes) {
+    size_t size = convoy__message__get_packed_size(message);
+    if (size > MESSAGE_HEADER_MAX)
+        return -EMSGSIZE;
+    struct buffer *header = pool_get(pool, size + PACK_EXTRA);
+    if (!header)
+        return -ENOMEM;
+    int rc = message_pack_into(message, payload_bytes, header->data, header->capacity, ret_bytes);
+    if (rc < 0)
+        buffer_unref(header);
+    else
+        *ret_header = header;
+    return rc;
+}
+
+/* Takes the reference to owner. */
+static void add_piece(struct out *out, const void *data, size_t bytes, struct buffer *owner) {
+    out->pieces[out->count++] = (struct piece){
+        .buf = {.base = (char *)(uintptr_t)data, .len = bytes},
+        .owner = owner,
+    };
+}
+
+static void send_small(struct conn *conn, struct out_list *list, const Convoy__Message *message) {
+    struct buffer *header = NULL;
+    size_t bytes = 0;
+    struct out *out;
+    if (conn->state != CONN_OPEN)
+        return;
+    if (conn->queued >= CONN_QUEUE_MAX) {
+        conn_close(conn, "the peer does not read what it is sent");
+        return;
+    }
+    int rc = conn_pack(conn->net->pool, message, 0, &header, &bytes);
+    out = rc == 0 ? out_get(conn->net) : NULL;
+    if (!out) {
+        buffer_unref(header);
+        conn_close(conn, rc == -EMSGSIZE ? "a message for it became too long" : "out of memory");
+        return;
+    }
+    out->pieces = out->inline_pieces;
+    add_piece(out, header->data, bytes, header);
+    out_enqueue(conn, list, out);
+}
+
+void conn_send(struct conn *conn, const Convoy__Message *message) {
+    send_small(conn, &conn->urgent, message);
+}
+
+void conn_goodbye(struct conn *conn, Convoy__Code code, const char *text) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Goodbye goodbye = CONVOY__GOODBYE__INIT;
+    if (conn->state != CONN_OPEN) {
+        conn_close(conn, text);
+        return;
+    }
+    snprintf(conn->why, sizeof(conn->why), "%s%s%s",
+             code == CONVOY__CODE__CODE_OK ? "" : message_code_name(code),
+             code == CONVOY__CODE__CODE_OK ? "" : ": ", text);
+    goodbye.code = code;
+    goodbye.text = conn->why;
+    message.body_case = CONVOY__MESSAGE__BODY_GOODBYE;
+    message.goodbye = &goodbye;
+    send_small(conn, &conn->bulk, &message);
+    if (conn->state != CONN_OPEN)
+        return;
+    conn->state = CONN_LEAVING;
+    uv_timer_start(&conn->linger, on_linger, LINGER_MS, 0);
+}
+
+/* Room for count pieces. */
+static int out_reserve(struct net *net, struct out *out, size_t count) {
+    out->pieces = out->inline_pieces;
+    if (count <= INLINE_PIECES)
+        return 0;
+    out->more = pool_get(net->pool, count * sizeof(struct piece));
+    if (!out->more)
+        return -ENOMEM;
+    out->pieces = out->more->data;
+    return 0;
+}
+
+int conn_send_packed(struct conn *conn, struct buffer *header, size_t header_bytes,
+                     const struct segment *segments, size_t count, conn_done *done, void *arg) {
+    struct out *out = NULL;
+    int rc = -ENOTCONN;
+    if (conn->state != CONN_OPEN)
+        goto fail;
+    rc = -ENOMEM;
+    out = out_get(conn->net);
+    if (!out)
+        goto fail;
+    if (out_reserve(conn->net, out, 1 + count) < 0)
+        goto fail;
+    add_piece(out, header->data, header_bytes, header);
+    for (size_t i = 0; i < count; i++)
+        if (segments[i].bytes > 0)
+            add_piece(out, segments[i].data, segments[i].bytes,
+                      segments[i].owner ? buffer_ref(segments[i].owner) : NULL);
+    out->done = done;
+    out->arg = arg;
+    out_enqueue(conn, &conn->bulk, out);
+    return 0;
+fail:
+    if (out)
+        TAILQ_INSERT_HEAD(&conn->net->free, out, link);
+    buffer_unref(header);
+    return rc;
+}
+
+void conn_set_limits(struct conn *conn, const struct reader_limits *limits) {
+    reader_set_limits(conn->reader, limits);
+}
+
+/* ---- what is known about it ------------------------------------------------------------------ */
+
+uint64_t conn_last_rx_us(const struct conn *conn) {
+    return conn->last_rx_us;
+}
+
+void conn_excuse(struct conn *conn, uint64_t us) {
+    conn->last_rx_us += us;
+}
+
+void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us) {
+    *ret_bytes = conn->tx_bytes;
+    *ret_busy_us = conn->tx_busy_us + (conn->queued > 0 ? now_us() - conn->tx_since_us : 0);
+}
