@@ -286,7 +286,7 @@ static int open_sidecar(const struct infer_options *options, const struct client
     if (options->sidecar)
         return network_read_sidecar(options->sidecar, ret_sidecar, err);
     if (options->model)
-        return sidecar_load(options->model, ret_sidecar, err);
+        return network_load_sidecar(options->model, ret_sidecar, err);
     return network_find_sidecar(info->model, ret_sidecar, err);
 }
 

@@ -37,11 +37,17 @@ void network_add_config_dims(struct network_dims *dims, const struct config_dim 
     }
 }
 
+int network_load_sidecar(const char *model_path, struct sidecar **ret_sidecar, struct err *err) {
+    struct err why = {{0}}; /* a missing file is looked for, but is no error */
+    int rc = sidecar_load(model_path, ret_sidecar, &why);
+    return rc == 0 ? 0 : err_set(err, rc, "%s", why.text);
+}
+
 int network_open(const char *path, const struct network_dims *dims, struct network *ret_network,
                  struct err *err) {
     struct network network = {0};
     struct network_dims all = *dims;
-    int rc = sidecar_load(path, &network.sidecar, err);
+    int rc = network_load_sidecar(path, &network.sidecar, err);
     if (rc != 0)
         return rc;
     network_add_config_dims(&all, network.sidecar->dims, network.sidecar->dims_count);
@@ -104,7 +110,7 @@ int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, struct
         if (there)
             return rc;
     }
-    return sidecar_load(name, ret_sidecar, err);
+    return network_load_sidecar(name, ret_sidecar, err);
 }
 
 static int make_tensors(const struct tensor_desc *descs, size_t count,

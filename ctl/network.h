@@ -35,6 +35,9 @@ int network_open(const char *path, const struct network_dims *dims, struct netwo
                  struct err *err);
 void network_close(struct network *network);
 
+/* sidecar_load(), but err stays as it is on success. */
+int network_load_sidecar(const char *model_path, struct sidecar **ret_sidecar, struct err *err);
+
 /* Reads a sidecar file by its own name. Errors as sidecar_load(). */
 int network_read_sidecar(const char *path, struct sidecar **ret_sidecar, struct err *err);
 

@@ -27,7 +27,7 @@ static int read_shape(const struct sidecar *sidecar, const struct tensor_desc *i
         return err_set(err, -EINVAL,
                        "input %s is %s: %lld channels with layout: %s; a picture has 1 or 3",
                        input->name, tensor_desc_format(input, text, sizeof(text)), (long long)*c,
-                       last ? "nhwc" : "nchw");
+                       last ? "NHWC" : "NCHW");
     if (*h < 1 || *w < 1 || *h > SIDECAR_SIDE_MAX || *w > SIDECAR_SIDE_MAX)
         return err_set(err, -EINVAL, "input %s is %s: sides of 1 to %d pixels are taken",
                        input->name, tensor_desc_format(input, text, sizeof(text)),
@@ -54,7 +54,7 @@ int preprocess_init(const struct sidecar *sidecar, const struct tensor_desc *inp
     if (c == 3 && sidecar->channels == SIDECAR_GRAY)
         return err_set(
             err, -EINVAL,
-            "the sidecar says channels: gray, the model's input has 3; write rgb or bgr");
+            "the sidecar says channels: GRAY, the model's input has 3; write RGB or BGR");
 
     p.width = (int)w;
     p.height = (int)h;

@@ -173,7 +173,7 @@ static void rules_that_contradict_the_model_are_refused(void **state) {
         const struct tensor_desc *input;
         const char *says;
     } cases[] = {
-        {&gray, &nchw_2x2, "rgb or bgr"},    {&wide, &nchw_2x2, "leave them out"},
+        {&gray, &nchw_2x2, "RGB or BGR"},    {&wide, &nchw_2x2, "leave them out"},
         {&small, &nchw_2x2, "smaller than"}, {&plain, &batch, "first dimension to 1"},
         {&plain, &flat, "--tensor x="},      {&plain, &four, "4 channels"},
         {&plain, &whole, "int64"},
