@@ -217,21 +217,28 @@ static struct out *take_first(struct conn *conn) {
     return out;
 }
 
-/* bytes have been written, in gather()'s order. */
+/* bytes have been written, in gather()'s order. What is finished is told only when all have been
+ * accounted for: those who are told may queue more, and that would change the order. */
 static void consume(struct conn *conn, size_t bytes) {
+    struct out_list finished = TAILQ_HEAD_INITIALIZER(finished);
+    struct out *out;
     conn->tx_bytes += bytes;
     while (bytes > 0) {
-        struct out *out = take_first(conn);
+        out = take_first(conn);
         while (out->at < out->count && bytes >= out->pieces[out->at].buf.len)
             bytes -= out->pieces[out->at++].buf.len;
         if (out->at == out->count) {
-            out_finish(conn, out, 0);
+            TAILQ_INSERT_TAIL(&finished, out, link);
             continue;
         }
         out->pieces[out->at].buf.base += bytes;
         out->pieces[out->at].buf.len -= bytes;
         conn->partial = out;
         bytes = 0;
+    }
+    while ((out = TAILQ_FIRST(&finished)) != NULL) {
+        TAILQ_REMOVE(&finished, out, link);
+        out_finish(conn, out, 0);
     }
 }
 
