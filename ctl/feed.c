@@ -85,7 +85,9 @@ static int find_input(const char *word, const struct tensor_desc *inputs, size_t
     snprintf(given, sizeof(given), "%.*s", (int)(equals - word < 255 ? equals - word : 255), word);
     const char *near = err_nearest(given, names, inputs_count);
     return err_set(err, -EINVAL, "--tensor %s: the model has no input '%s'; %s '%s'", word, given,
-                   near || inputs_count > 1 ? "did you mean" : "its input is",
+                   near                ? "did you mean"
+                   : inputs_count == 1 ? "its input is"
+                                       : "its first input is",
                    near ? near : inputs[0].name);
 }
 
