@@ -111,7 +111,7 @@ static void single_frame_accompanies_many(void **state) {
 static void tensors_that_do_not_fit_are_refused(void **state) {
     struct fixture *f = *state;
     struct tensor_desc other = {.dtype = DTYPE_FLOAT, .rank = 1, .dims = {5}};
-    struct tensor_desc wide = {.dtype = DTYPE_DOUBLE, .rank = 2, .dims = {1, 2}};
+    struct tensor_desc wide = {.name = "a", .dtype = DTYPE_DOUBLE, .rank = 2, .dims = {1, 2}};
     struct npy_writer *writer;
     char words[8][160];
     write_items(f->path[0], NPY_JOINED, 1, 2);
