@@ -1,0 +1,236 @@
+/* Every cut of every model: what stages compute one after the other is, bit for bit, what the
+ * undivided model computes. CONVOY_TEST_CUTS=quick takes a few cuts of the small models only, as
+ * builds with sanitizers do. */
+#include "tests/lib/models.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define TRIPLES         50
+#define QUICK_CUTS      12
+#define QUICK_MACS      400000000U
+#define TENSORS_MAX     512 /* alive across one cut */
+#define PARTS_PER_MODEL 3
+
+static bool quick(void) {
+#ifdef __SANITIZE_ADDRESS__
+    return true;
+#else
+    const char *wish = getenv("CONVOY_TEST_CUTS");
+    return wish && strcmp(wish, "quick") == 0;
+#endif
+}
+
+/* The tensors of one cut while a frame runs. Those that a stage only passes on are borrowed. */
+struct cut_tensors {
+    struct tensor tensors[TENSORS_MAX];
+    bool owned[TENSORS_MAX];
+    size_t count;
+};
+
+static void tensors_free(struct cut_tensors *cut) {
+    for (size_t i = 0; i < cut->count; i++)
+        if (cut->owned[i])
+            tensor_buffer_free(cut->tensors[i].data);
+    cut->count = 0;
+}
+
+/* Runs layers [first, last) on what `in` holds, through a stage and an executor of their own. */
+static void run_range(struct model *model, size_t first, size_t last, int threads,
+                      const struct cut_tensors *in, struct cut_tensors *out) {
+    struct stage_options options = {.threads = threads};
+    struct stage *stage = NULL;
+    struct exec *exec = NULL;
+    struct err err = {0};
+    size_t bytes, inputs;
+    if (stage_new(model, first, last, &options, &stage, &err) < 0 ||
+        exec_new(stage, &exec, &err) < 0)
+        fail_msg("layers %zu to %zu: %s", first, last, err.text);
+    stage_inputs(stage, &inputs);
+    assert_int_equal(inputs, in->count);
+    const struct tensor_desc *descs = stage_outputs(stage, &out->count);
+    assert_true(out->count <= TENSORS_MAX);
+    for (size_t i = 0; i < out->count; i++) {
+        out->tensors[i] = (struct tensor){.desc = descs[i]};
+        out->owned[i] = stage_output_source(stage, i) < 0;
+        if (!out->owned[i])
+            continue;
+        assert_int_equal(tensor_desc_bytes(&descs[i], &bytes), 0);
+        out->tensors[i].data = tensor_buffer_new(bytes);
+        assert_non_null(out->tensors[i].data);
+        memset(out->tensors[i].data, 0xff, bytes);
+    }
+    if (exec_run(exec, in->tensors, out->tensors, &err) < 0)
+        fail_msg("layers %zu to %zu: %s", first, last, err.text);
+    exec_free(exec);
+    stage_unref(stage);
+}
+
+static void assert_same(const struct cut_tensors *a, const struct cut_tensors *b, size_t first,
+                        size_t second) {
+    assert_int_equal(a->count, b->count);
+    for (size_t i = 0; i < a->count; i++) {
+        size_t bytes;
+        assert_true(tensor_desc_same(&a->tensors[i].desc, &b->tensors[i].desc));
+        assert_int_equal(tensor_desc_bytes(&a->tensors[i].desc, &bytes), 0);
+        if (memcmp(a->tensors[i].data, b->tensors[i].data, bytes) != 0)
+            fail_msg("cut before %zu and %zu changes output %zu", first, second, i);
+    }
+}
+
+static void check_two(struct model *model, size_t at, const struct cut_tensors *in,
+                      const struct cut_tensors *whole) {
+    struct cut_tensors middle, out;
+    run_range(model, 0, at, 1, in, &middle);
+    run_range(model, at, model_layers_count(model), 1, &middle, &out);
+    assert_same(whole, &out, at, at);
+    tensors_free(&out);
+    tensors_free(&middle);
+}
+
+static void check_three(struct model *model, size_t a, size_t b, const struct cut_tensors *in,
+                        const struct cut_tensors *whole) {
+    struct cut_tensors first, second, out;
+    run_range(model, 0, a, 1, in, &first);
+    run_range(model, a, b, 1, &first, &second);
+    run_range(model, b, model_layers_count(model), 1, &second, &out);
+    assert_same(whole, &out, a, b);
+    tensors_free(&out);
+    tensors_free(&second);
+    tensors_free(&first);
+}
+
+static uint64_t total_macs(const struct model *model) {
+    uint64_t macs = 0;
+    for (size_t i = 0; i < model_layers_count(model); i++)
+        macs += model_layer(model, i)->macs;
+    return macs;
+}
+
+/* Opens the model, runs it undivided; the weights stay prepared while *ret_whole_stage lives. */
+static struct model *start(const struct models_entry *entry, struct cut_tensors *in,
+                           struct cut_tensors *whole, struct stage **ret_stage) {
+    struct model *model = models_open(entry);
+    struct err err = {0};
+    if (!model)
+        return NULL;
+    if (quick() && total_macs(model) > QUICK_MACS) {
+        model_unref(model);
+        return NULL;
+    }
+    in->count = 1;
+    in->owned[0] = true;
+    in->tensors[0] = models_input(entry, model);
+    if (stage_new(model, 0, model_layers_count(model), NULL, ret_stage, &err) < 0)
+        fail_msg("%s", err.text);
+    run_range(model, 0, model_layers_count(model), 1, in, whole);
+    return model;
+}
+
+static void every_cut_gives_the_same_bits(void **state) {
+    struct cut_tensors in, whole, two;
+    struct stage *stage;
+    struct model *model = start(*state, &in, &whole, &stage);
+    if (!model)
+        skip();
+    size_t count = model_layers_count(model), step = 1;
+    if (quick() && count > QUICK_CUTS)
+        step = count / QUICK_CUTS;
+    for (size_t at = 1; at < count; at += step)
+        check_two(model, at, &in, &whole);
+    uint32_t random = 12345;
+    for (int i = 0; i < (quick() ? 5 : TRIPLES) && count > 2; i++) {
+        size_t cuts[2];
+        for (int k = 0; k < 2; k++) {
+            random = random * 1664525U + 1013904223U;
+            cuts[k] = 1 + (random >> 8U) % (count - 1);
+        }
+        if (cuts[0] != cuts[1])
+            check_three(model, cuts[0] < cuts[1] ? cuts[0] : cuts[1],
+                        cuts[0] < cuts[1] ? cuts[1] : cuts[0], &in, &whole);
+    }
+    stage_unref(stage);
+    run_range(model, 0, count, 2, &in, &two);
+    assert_same(&whole, &two, 0, count);
+    tensors_free(&two);
+    tensors_free(&whole);
+    tensors_free(&in);
+    model_unref(model);
+}
+
+/* ---- parts written as files ---- */
+
+static struct model *reopen_part(struct model *model, size_t first, size_t last,
+                                 const char *folder) {
+    char path[512];
+    struct err err = {0};
+    struct model *part = NULL;
+    snprintf(path, sizeof(path), "%s/part.onnx", folder);
+    if (model_write_part(model, first, last, path, &err) < 0 ||
+        model_open(path, NULL, &part, &err) < 0)
+        fail_msg("layers %zu to %zu: %s", first, last, err.text);
+    unlink(path);
+    if (model_layers_count(part) != last - first)
+        fail_msg("layers %zu to %zu became %zu layers", first, last, model_layers_count(part));
+    for (size_t i = first; i < last; i++) {
+        assert_string_equal(model_layer(part, i - first)->name, model_layer(model, i)->name);
+        assert_string_equal(model_layer(part, i - first)->op, model_layer(model, i)->op);
+    }
+    return part;
+}
+
+static void part_files_give_the_same_bits(void **state) {
+    struct cut_tensors in, whole;
+    struct stage *stage;
+    char folder[] = "/tmp/convoy-parts-XXXXXX";
+    struct model *model = start(*state, &in, &whole, &stage);
+    if (!model)
+        skip();
+    stage_unref(stage);
+    assert_non_null(mkdtemp(folder));
+    size_t count = model_layers_count(model), parts = quick() ? 2 : PARTS_PER_MODEL;
+    for (size_t i = 1; i <= parts; i++) {
+        size_t at = count * i / (parts + 1);
+        struct cut_tensors middle, out;
+        if (at == 0)
+            continue;
+        struct model *head = reopen_part(model, 0, at, folder);
+        struct model *tail = reopen_part(model, at, count, folder);
+        run_range(head, 0, model_layers_count(head), 1, &in, &middle);
+        run_range(tail, 0, model_layers_count(tail), 1, &middle, &out);
+        assert_same(&whole, &out, at, at);
+        tensors_free(&out);
+        tensors_free(&middle);
+        model_unref(head);
+        model_unref(tail);
+    }
+    rmdir(folder);
+    tensors_free(&whole);
+    tensors_free(&in);
+    model_unref(model);
+}
+
+int main(void) {
+    struct CMUnitTest tests[128];
+    static char names[128][128];
+    size_t count = 0;
+    for (const struct models_entry *entry = models_all; entry->file; entry++) {
+        snprintf(names[count], sizeof(names[0]), "every_cut_gives_the_same_bits %s", entry->file);
+        tests[count] = (struct CMUnitTest){.name = names[count],
+                                           .test_func = every_cut_gives_the_same_bits,
+                                           .initial_state = (void *)(uintptr_t)entry};
+        count++;
+        snprintf(names[count], sizeof(names[0]), "part_files_give_the_same_bits %s", entry->file);
+        tests[count] = (struct CMUnitTest){.name = names[count],
+                                           .test_func = part_files_give_the_same_bits,
+                                           .initial_state = (void *)(uintptr_t)entry};
+        count++;
+    }
+    return _cmocka_run_group_tests("cuts", tests, count, NULL, NULL);
+}
