@@ -79,7 +79,8 @@ static void a_character_that_just_fits_stays(void **state) {
     struct err err;
     char text[512] = {0};
     memset(text, 'x', 509);
-    strcat(text, "\xc3\xa9");
+    text[509] = '\xc3';
+    text[510] = '\xa9';
     err_set(&err, -EINVAL, "%s", text);
     assert_string_equal(err.text, text);
 }

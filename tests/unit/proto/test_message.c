@@ -51,13 +51,14 @@ static void a_packed_message_with_its_payload_is_read_by_stock_protobuf(void **s
     size_t size;
     assert_int_equal(message_pack(&message, 3, &data, &size), 0);
     data = realloc(data, size + 3);
-    memcpy(data + size, "abc", 3);
+    static const uint8_t payload[] = {1, 0, 2};
+    memcpy(data + size, payload, sizeof(payload));
     Convoy__Message *stock = convoy__message__unpack(NULL, size + 3 - 5, data + 5);
     assert_non_null(stock);
     assert_int_equal(stock->body_case, CONVOY__MESSAGE__BODY_CREDIT);
     assert_int_equal(stock->credit->frames, 3);
     assert_int_equal(stock->payload.len, 3);
-    assert_memory_equal(stock->payload.data, "abc", 3);
+    assert_memory_equal(stock->payload.data, payload, 3);
     assert_int_equal(stock->sizes, UINT64_C(3) << 32 | 10);
     convoy__message__free_unpacked(stock, NULL);
     free(data);
