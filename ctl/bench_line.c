@@ -53,16 +53,27 @@ static void *send_frames(void *arg) {
     return NULL;
 }
 
+/* Counts what comes until the deadline; the rest is only waited for. The rate is that between the
+ * first and the last result counted: filling the line takes a while. */
 static int take_results(struct flight *flight, struct bench_result *result, struct err *err) {
+    uint64_t first_us = 0, last_us = 0;
     for (;;) {
         struct client_result answer;
         int rc = client_next(flight->client, -1, &answer, err);
-        if (rc <= 0)
+        uint64_t now = clock_us(), counted = result->latency.count;
+        if (rc <= 0) {
+            if (counted > 1 && last_us > first_us)
+                result->fps = (double)(counted - 1) * 1e6 / (double)(last_us - first_us);
             return rc;
-        if (answer.status == 0)
+        }
+        bool late = flight->deadline_us && now > flight->deadline_us && counted > 0;
+        if (answer.status == 0 && !late) {
             latency_add(&result->latency, answer.latency_us);
-        else if (result->failed++ == 0)
+            first_us = counted ? first_us : now;
+            last_us = now;
+        } else if (answer.status != 0 && result->failed++ == 0) {
             fprintf(stderr, "convoyctl bench: %s\n", answer.text);
+        }
         client_result_fini(&answer);
     }
 }
@@ -74,6 +85,7 @@ static int fly(const struct bench_options *options, uint64_t frames, double seco
                                    .window = options->window,
                                    .wait_ms = (uint32_t)(options->wait * 1000)};
     struct flight flight = {.frames = frames};
+    struct client_counts counts;
     struct interrupt *interrupt = NULL;
     struct client_frame *sample = NULL;
     pthread_t sender;
@@ -110,9 +122,11 @@ static int fly(const struct bench_options *options, uint64_t frames, double seco
         client_cancel(flight.client);
     pthread_join(sender, NULL);
     result->seconds = (double)(clock_us() - start) / 1e6;
-    double count = result->latency.count ? (double)result->latency.count : 1;
-    result->cpu_seconds_per_frame = (bench_cpu_seconds() - cpu) / count;
-    result->fps = result->seconds > 0 ? (double)result->latency.count / result->seconds : 0;
+    client_get_counts(flight.client, &counts);
+    result->cpu_seconds_per_frame =
+        (bench_cpu_seconds() - cpu) / (double)(counts.answered ? counts.answered : 1);
+    if (result->fps == 0 && result->seconds > 0)
+        result->fps = (double)result->latency.count / result->seconds;
 
 done:
     interrupt_stop(interrupt);
