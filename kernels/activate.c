@@ -1,6 +1,8 @@
+#include <float.h>
 #include <math.h>
 
 #include "internal.h"
+#include "vexp.h"
 
 #define CHUNK 16384 /* elements of one task */
 
@@ -19,60 +21,67 @@ typedef void (*act_fn)(const float *x, float *y, ptrdiff_t count, float a, float
         }                                                                                          \
     }
 
-static inline float at_least(float v, float low) {
-    return v < low ? low : v;
+/* v * gate(v) where the gate closes faster than v falls: 0 at -infinity, not infinity * 0. */
+static inline float gated(float v, float gate) {
+    return kn_at_least(v, -FLT_MAX) * gate;
 }
 
-static inline float at_most(float v, float high) {
-    return v > high ? high : v;
-}
-
+/* Both sides of zero as a sum: no branch to keep a loop from vectorising. */
 static inline float leaky(float v, float a) {
-    float scaled = a * v;
-    return v < 0.0f ? scaled : v;
-}
-
-static inline float sigmoid(float v) {
-    return 1.0f / (1.0f + expf(-v));
+    return kn_at_least(v, 0.0f) + a * kn_at_most(v, 0.0f);
 }
 
 static inline float elu(float v, float a) {
-    return v < 0.0f ? a * expm1f(v) : v;
+    return kn_at_least(v, 0.0f) + a * (kn_exp(kn_at_most(v, 0.0f)) - 1.0f);
+}
+
+static inline float celu(float v, float a) {
+    return kn_at_least(v, 0.0f) + kn_at_most(a * (kn_exp(v / a) - 1.0f), 0.0f);
 }
 
 static inline float softplus(float v) {
-    return at_least(v, 0.0f) + log1pf(expf(-fabsf(v)));
+    return kn_at_least(v, 0.0f) + log1pf(expf(-fabsf(v)));
+}
+
+static inline float hard_sigmoid(float v, float a, float b) {
+    return kn_at_least(kn_at_most(a * v + b, 1.0f), 0.0f);
 }
 
 static inline float hard_swish(float v) {
-    return v * at_least(at_most(v / 6.0f + 0.5f, 1.0f), 0.0f);
-}
+    float c = kn_at_least(v, -3.0f);
 
-/* v * gate(v) where the gate closes faster than v falls: 0 at -infinity, not infinity * 0. */
-static inline float gated(float v, float gate) {
-    return v == -INFINITY ? 0.0f : v * gate;
+    return c * kn_at_most(c / 6.0f + 0.5f, 1.0f);
 }
 
 static inline float softsign(float v) {
-    return isinf(v) ? copysignf(1.0f, v) : v / (1.0f + fabsf(v));
+    float c = kn_at_most(kn_at_least(v, -FLT_MAX), FLT_MAX);
+
+    return c / (1.0f + fabsf(c));
 }
 
-ACT(relu, at_least(v, 0.0f))
-ACT(clip, at_most(at_least(v, a), b))
+/* tanh(log(1 + e)) = w / (w + 2) with e = exp(v) and w = e * (e + 2); 1 from v = 20 on. */
+static inline float mish_gate(float v) {
+    float e = kn_exp(kn_at_most(v, 20.0f)), w = e * (e + 2.0f);
+
+    return w / (w + 2.0f);
+}
+
+ACT(relu, kn_at_least(v, 0.0f))
+ACT(clip, kn_at_most(kn_at_least(v, a), b))
 ACT(leaky_relu, leaky(v, a))
-ACT(sigmoid, sigmoid(v))
-ACT(tanh, tanhf(v))
-ACT(hard_sigmoid, at_least(at_most(a *v + b, 1.0f), 0.0f))
-ACT(hard_swish, v < -3.0f ? -0.0f : hard_swish(v))
-ACT(silu, gated(v, sigmoid(v)))
+ACT(sigmoid, kn_sigmoid(v))
+ACT(tanh, kn_tanh(v))
+ACT(hard_sigmoid, hard_sigmoid(v, a, b))
+ACT(hard_swish, hard_swish(v))
+ACT(silu, gated(v, kn_sigmoid(v)))
 ACT(elu, elu(v, a))
 ACT(selu, b *elu(v, a))
-ACT(celu, at_least(v, 0.0f) + at_most(a * expm1f(v / a), 0.0f))
+ACT(celu, celu(v, a))
 ACT(softplus, softplus(v))
 ACT(softsign, softsign(v))
 ACT(thresholded_relu, v > a ? v : 0.0f)
 ACT(erf, erff(v))
-ACT(mish, gated(v, tanhf(softplus(v))))
+ACT(mish, gated(v, mish_gate(v)))
 ACT(gelu, gated(v, 0.5f * (1.0f + erff(v * 0.70710678f))))
 
 static const act_fn acts[KN_ACT_COUNT] = {

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "internal.h"
+#include "vexp.h"
 
 struct line {
     const float *x;
@@ -20,14 +21,23 @@ static ptrdiff_t find_max(const struct line *line) {
     return best;
 }
 
+/* y[i] = exp(x[i] - max) */
+static KN_CLONES void exp_row(const float *x, float max, float *y, ptrdiff_t count) {
+    KN_IVDEP
+    for (ptrdiff_t i = 0; i < count; i++)
+        y[i] = kn_exp(x[i] - max);
+}
+
 static void softmax_line(const struct line *line) {
     float max = line->x[find_max(line) * line->stride], sum = 0.0f;
 
-    for (ptrdiff_t i = 0; i < line->count; i++) {
-        float e = expf(line->x[i * line->stride] - max);
-        line->y[i * line->stride] = e;
-        sum += e;
-    }
+    if (line->stride == 1)
+        exp_row(line->x, max, line->y, line->count);
+    else
+        for (ptrdiff_t i = 0; i < line->count; i++)
+            line->y[i * line->stride] = kn_exp(line->x[i * line->stride] - max);
+    for (ptrdiff_t i = 0; i < line->count; i++)
+        sum += line->y[i * line->stride];
     for (ptrdiff_t i = 0; i < line->count; i++)
         line->y[i * line->stride] /= sum;
 }
@@ -36,7 +46,7 @@ static void log_softmax_line(const struct line *line) {
     float max = line->x[find_max(line) * line->stride], sum = 0.0f;
 
     for (ptrdiff_t i = 0; i < line->count; i++)
-        sum += expf(line->x[i * line->stride] - max);
+        sum += kn_exp(line->x[i * line->stride] - max);
     sum = logf(sum);
     for (ptrdiff_t i = 0; i < line->count; i++)
         line->y[i * line->stride] = line->x[i * line->stride] - max - sum;
