@@ -114,15 +114,13 @@ class Line:
         return "".join(f"\n    {line}" for line in lines[-5:])
 
     def stop(self):
-        """First stage first, so that each sends its last frames to a neighbour that still serves."""
-        for daemon in (self.daemons[n] for n, _ in self.stages if n in self.daemons):
-            if daemon.poll() is None:
-                daemon.terminate()
+        """One after the other, first stage first, so that each sends its last frames to a neighbour that still serves."""
         clean = True
-        deadline = time.monotonic() + STOP_S
-        for node, daemon in self.daemons.items():
+        for node in [n for n, _ in self.stages if n in self.daemons]:
+            daemon = self.daemons[node]
+            daemon.terminate()
             try:
-                daemon.wait(max(0, deadline - time.monotonic()))
+                daemon.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 self.say(f"{node} did not end in {STOP_S} s: killed")
                 daemon.kill()
