@@ -161,6 +161,10 @@ static void a_string_that_no_peer_would_take_is_not_packed(void **state) {
         goodbye.text = (char *)texts[i].text;
         assert_int_equal(message_pack_into(&message, 0, buffer, sizeof(buffer), &size),
                          texts[i].rc);
+        uint8_t *data = NULL;
+        assert_int_equal(message_pack(&message, 0, &data, &size), texts[i].rc);
+        assert_true((data != NULL) == (texts[i].rc == 0));
+        free(data);
     }
     char text[MESSAGE_NAME_MAX + 2] = {0};
     uint8_t buffer[2000];

@@ -371,6 +371,7 @@ static const struct wrong wrongs[] = {
      "something follows"},
     {"a field that ends behind the message", BYTES("\x04\x4a\x03\x08\x01"), -EPROTO,
      "no field at byte 0"},
+    {"a field of 4 GiB", BYTES("\x07\x4a\xff\xff\xff\xff\x0f\x01"), -EPROTO, "no field at byte 0"},
     {"a nested field that ends behind its message", BYTES("\x04\x4a\x02\x0a\x01"), -EPROTO,
      "no field of Credit"},
     {"a message that ends in a tag", BYTES("\x05\x4a\x02\x08\x01\x80"), -EPROTO,
