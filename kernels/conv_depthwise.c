@@ -1,143 +1,61 @@
-/* One input channel per group: each output plane is computed directly from its input plane.
- *
- * A band of input rows is copied with its padding into scratch that stays in the first cache, split
- * by the phases of the strides: rows r and columns c of phase (r % stride_h, c % stride_w) lie
- * together. Then every tap reads its phase at a fixed distance, whatever stride and dilation, rows
- * follow one another without a border between them, and one loop over the band does it all.
- */
-#include <errno.h>
-#include <string.h>
-
+/* One input channel per group: each output plane is computed directly from its input plane, band by
+ * band. */
+#include "band.h"
 #include "conv_internal.h"
 
-#define BAND_BYTES (24 * 1024) /* scratch of a band: less than a first cache of 32 KB */
-#define TAPS_MAX   128
-#define REACH_MAX  1024 /* of a kernel, in input rows or columns */
-#define WIDTH_MAX  65536
-#define STRIDE_MAX 8
+static void window_of(const struct kn_conv *conv, struct kn_window *ret_window) {
+    *ret_window = (struct kn_window){
+        .ih = conv->ih,
+        .iw = conv->iw,
+        .oh = conv->oh,
+        .ow = conv->ow,
+        .kh = conv->kh,
+        .kw = conv->kw,
+        .stride_h = conv->stride_h,
+        .stride_w = conv->stride_w,
+        .dil_h = conv->dil_h,
+        .dil_w = conv->dil_w,
+        .pad_top = conv->pad_top,
+        .pad_left = conv->pad_left,
+    };
+}
 
-/* Elements at once, at any address. The compiler makes one or two registers of it. */
-typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
-#define VEC  8
-#define UNIT (4 * VEC) /* outputs that are summed side by side */
+static bool band_of(const struct kn_conv *conv, struct kn_band *ret_band) {
+    struct kn_window window;
+
+    window_of(conv, &window);
+    return kn_band_init(ret_band, &window);
+}
 
 static bool depthwise_fits(const struct kn_conv *conv) {
-    return conv->group == conv->ic && conv->group > 1 &&
-           (ptrdiff_t)conv->kh * conv->kw <= TAPS_MAX &&
-           (ptrdiff_t)(conv->kh - 1) * conv->dil_h <= REACH_MAX &&
-           (ptrdiff_t)(conv->kw - 1) * conv->dil_w <= REACH_MAX && conv->ow <= WIDTH_MAX &&
-           conv->stride_h <= STRIDE_MAX && conv->stride_w <= STRIDE_MAX;
-}
+    struct kn_band band;
 
-/* How scratch is laid out: [phases_h][phases_w][rows + reach_h][pitch] inputs, then [rows][pitch]
- * outputs; pitch - ow outputs of each row mean nothing. */
-struct band {
-    ptrdiff_t phases_h, phases_w;
-    ptrdiff_t reach_h; /* input rows of one phase beyond the outputs' number */
-    ptrdiff_t pitch;
-    ptrdiff_t rows;    /* output rows of a band */
-    ptrdiff_t inputs;  /* elements of all phases */
-    ptrdiff_t outputs; /* elements */
-};
-
-static void band_init(struct band *band, const struct kn_conv *conv) {
-    ptrdiff_t reach_h = (ptrdiff_t)(conv->kh - 1) * conv->dil_h;
-    ptrdiff_t reach_w = (ptrdiff_t)(conv->kw - 1) * conv->dil_w;
-
-    band->phases_h = kn_min(conv->stride_h, reach_h + 1);
-    band->phases_w = kn_min(conv->stride_w, reach_w + 1);
-    band->reach_h = reach_h / conv->stride_h;
-    band->pitch = conv->ow + reach_w / conv->stride_w;
-
-    ptrdiff_t phases = band->phases_h * band->phases_w;
-    ptrdiff_t room = BAND_BYTES / (ptrdiff_t)sizeof(float) / band->pitch;
-    ptrdiff_t rows = (room - phases * band->reach_h) / (phases + 1);
-    band->rows = kn_min(kn_max(rows, 1), conv->oh);
-    band->inputs = phases * (band->rows + band->reach_h) * band->pitch;
-    band->outputs = band->rows * band->pitch;
-}
-
-/* Loops go on to the next multiple of UNIT, on the input side from the last row of the last tap. */
-static size_t band_bytes(const struct band *band) {
-    return kn_round_up((size_t)(band->inputs + band->outputs + 2 * UNIT) * sizeof(float), KN_ALIGN);
+    return conv->group == conv->ic && conv->group > 1 && band_of(conv, &band);
 }
 
 static int depthwise_size(struct kn_conv_plan *plan) {
-    struct band band;
+    struct kn_band band;
 
-    band_init(&band, &plan->conv);
+    band_of(&plan->conv, &band);
     plan->panel = plan->conv.ow;
     plan->packed_bytes = kn_conv_plain_bytes(&plan->conv);
-    plan->workspace_bytes = band_bytes(&band);
+    plan->workspace_bytes = band.bytes;
     return 0;
 }
 
-static void copy_phase_row(const struct kn_conv *conv, const float *row, ptrdiff_t offset,
-                           ptrdiff_t pitch, float *restrict to) {
-    ptrdiff_t lo, hi, stride = conv->stride_w;
-
-    kn_valid_range(conv->iw, pitch, stride, offset, &lo, &hi);
-    for (ptrdiff_t i = 0; i < lo; i++)
-        to[i] = 0.0f;
-    row += offset;
-    if (stride == 1)
-        for (ptrdiff_t i = lo; i < hi; i++)
-            to[i] = row[i];
-    else if (stride == 2)
-        for (ptrdiff_t i = lo; i < hi; i++)
-            to[i] = row[2 * i];
-    else
-        for (ptrdiff_t i = lo; i < hi; i++)
-            to[i] = row[i * stride];
-    for (ptrdiff_t i = hi; i < pitch; i++)
-        to[i] = 0.0f;
-}
-
-/* Copies what output rows [oy, oy + rows) need from the plane x. */
-static KN_CLONES void fill_band(const struct kn_conv *conv, const struct band *band, const float *x,
-                                ptrdiff_t oy, ptrdiff_t rows, float *to) {
-    for (ptrdiff_t py = 0; py < band->phases_h; py++)
-        for (ptrdiff_t px = 0; px < band->phases_w; px++) {
-            ptrdiff_t iy = oy * conv->stride_h + py - conv->pad_top;
-            float *row =
-                to + (py * band->phases_w + px) * (band->rows + band->reach_h) * band->pitch;
-            for (ptrdiff_t r = 0; r < rows + band->reach_h; r++, row += band->pitch) {
-                if (iy >= 0 && iy < conv->ih)
-                    copy_phase_row(conv, x + iy * conv->iw, px - conv->pad_left, band->pitch, row);
-                else
-                    memset(row, 0, (size_t)band->pitch * sizeof(float));
-                iy += conv->stride_h;
-            }
-        }
-}
-
-/* Where each tap reads, relative to the output that it is for. */
-static void find_taps(const struct kn_conv *conv, const struct band *band,
-                      ptrdiff_t ret_offsets[TAPS_MAX]) {
-    ptrdiff_t phase = (band->rows + band->reach_h) * band->pitch;
-
-    for (ptrdiff_t ky = 0; ky < conv->kh; ky++)
-        for (ptrdiff_t kx = 0; kx < conv->kw; kx++) {
-            ptrdiff_t y = ky * conv->dil_h, x = kx * conv->dil_w;
-            ptrdiff_t py = y % conv->stride_h, px = x % conv->stride_w;
-            ret_offsets[ky * conv->kw + kx] = (py * band->phases_w + px) * phase +
-                                              y / conv->stride_h * band->pitch + x / conv->stride_w;
-        }
-}
-
-/* y[i] = bias + the taps' sum, for count outputs, rounded up to UNIT. */
+/* y[i] = bias + the taps' sum, for count outputs, rounded up to KN_UNIT. */
 static KN_CLONES void sum_taps(const float *x, const ptrdiff_t *offsets, const float *w,
                                ptrdiff_t taps, float bias, float *y, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i += UNIT) {
-        vec s0 = (vec){0} + bias, s1 = s0, s2 = s0, s3 = s0;
+    for (ptrdiff_t i = 0; i < count; i += KN_UNIT) {
+        kn_vec s0 = (kn_vec){0} + bias, s1 = s0, s2 = s0, s3 = s0;
         for (ptrdiff_t t = 0; t < taps; t++) {
-            const vec *from = (const vec *)(x + i + offsets[t]);
+            const kn_vec *from = (const kn_vec *)(x + i + offsets[t]);
             s0 += w[t] * from[0];
             s1 += w[t] * from[1];
             s2 += w[t] * from[2];
             s3 += w[t] * from[3];
         }
-        vec *to = (vec *)(y + i);
+        kn_vec *to = (kn_vec *)(y + i);
         to[0] = s0;
         to[1] = s1;
         to[2] = s2;
@@ -166,21 +84,21 @@ struct depthwise_job {
     const float *x, *residual;
     float *y;
     char *workspace;
-    struct band band;
-    ptrdiff_t offsets[TAPS_MAX];
+    struct kn_band band;
 };
 
 /* Output rows [oy, oy + rows) of output channel oc in image n, from a band that is filled. */
 static void run_band(const struct depthwise_job *job, ptrdiff_t n, ptrdiff_t oc, ptrdiff_t oy,
                      ptrdiff_t rows, float *scratch) {
     const struct kn_conv *conv = &job->plan->conv;
-    ptrdiff_t taps = (ptrdiff_t)conv->kh * conv->kw;
+    const struct kn_band *band = &job->band;
+    const float *w = kn_conv_plain_weights(conv, job->packed) + oc * band->taps;
     ptrdiff_t at = ((n * conv->oc + oc) * conv->oh + oy) * conv->ow;
-    float *sums = scratch + job->band.inputs + UNIT;
+    float *sums = scratch + band->results;
 
-    sum_taps(scratch, job->offsets, kn_conv_plain_weights(conv, job->packed) + oc * taps, taps,
-             ((const float *)job->packed)[oc], sums, rows * job->band.pitch);
-    store_rows(sums, job->band.pitch, job->residual ? job->residual + at : NULL, job->y + at, rows,
+    sum_taps(scratch, band->offsets, w, band->taps, ((const float *)job->packed)[oc], sums,
+             rows * band->pitch);
+    store_rows(sums, band->pitch, job->residual ? job->residual + at : NULL, job->y + at, rows,
                conv->ow);
     if (conv->act.kind != KN_ACT_NONE)
         kn_act_row(&conv->act, job->y + at, job->y + at, rows * conv->ow);
@@ -192,11 +110,11 @@ static void depthwise_task(void *arg, int task, int thread) {
     const struct kn_conv *conv = &job->plan->conv;
     ptrdiff_t ic = task % conv->ic, n = task / conv->ic, multiplier = conv->oc / conv->ic;
     const float *x = job->x + (ptrdiff_t)task * conv->ih * conv->iw;
-    float *scratch = (float *)(job->workspace + (size_t)thread * band_bytes(&job->band));
+    float *scratch = (float *)(job->workspace + (size_t)thread * job->band.bytes);
 
     for (ptrdiff_t oy = 0; oy < conv->oh; oy += job->band.rows) {
         ptrdiff_t rows = kn_min(job->band.rows, conv->oh - oy);
-        fill_band(conv, &job->band, x, oy, rows, scratch);
+        kn_band_fill(&job->band, x, oy, rows, 0.0f, scratch);
         for (ptrdiff_t m = 0; m < multiplier; m++)
             run_band(job, n, ic * multiplier + m, oy, rows, scratch);
     }
@@ -212,8 +130,7 @@ static void depthwise_run(const struct kn_conv_plan *plan, const void *packed, c
                                 .y = y,
                                 .workspace = workspace};
 
-    band_init(&job.band, &plan->conv);
-    find_taps(&plan->conv, &job.band, job.offsets);
+    band_of(&plan->conv, &job.band);
     kn_parallel(threads, plan->conv.n * plan->conv.ic, depthwise_task, &job);
 }
 

@@ -1,9 +1,11 @@
 #include <math.h>
 
+#include "band.h"
 #include "conv_internal.h"
 
 struct pool_job {
     const struct kn_pool *pool;
+    const struct kn_band *band;
     const float *x;
     float *y;
     int64_t *index;
@@ -13,113 +15,159 @@ static inline bool above(float v, float best) {
     return v > best || v != v;
 }
 
-static KN_CLONES void max_tap(const float *restrict x, ptrdiff_t stride, float *restrict y,
-                              ptrdiff_t count) {
-    if (stride == 1)
-        for (ptrdiff_t i = 0; i < count; i++)
-            y[i] = above(x[i], y[i]) ? x[i] : y[i];
-    else if (stride == 2)
-        for (ptrdiff_t i = 0; i < count; i++)
-            y[i] = above(x[2 * i], y[i]) ? x[2 * i] : y[i];
-    else
-        for (ptrdiff_t i = 0; i < count; i++)
-            y[i] = above(x[i * stride], y[i]) ? x[i * stride] : y[i];
+/* ---- averages: sums are divided by the number of cells that count: those of the picture, and with
+ * count_include_pad the padded ones, but never those that ceil_mode lets lie beyond. */
+
+/* One axis of the windows, measured from the first cell that may count. */
+struct axis {
+    ptrdiff_t in, out, kernel, stride, dil;
+    ptrdiff_t start; /* of output 0's window */
+};
+
+static struct axis rows_of(const struct kn_pool *p) {
+    ptrdiff_t pads = p->count_include_pad ? p->pad_top + p->pad_bottom : 0;
+
+    return (struct axis){.in = p->ih + pads,
+                         .out = p->oh,
+                         .kernel = p->kh,
+                         .stride = p->stride_h,
+                         .dil = p->dil_h,
+                         .start = p->count_include_pad ? 0 : -p->pad_top};
 }
 
-static void max_tap_index(const float *x, ptrdiff_t stride, int64_t first, float *y, int64_t *index,
-                          ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i++)
-        if (above(x[i * stride], y[i])) {
-            y[i] = x[i * stride];
-            index[i] = first + i * stride;
-        }
+static struct axis cols_of(const struct kn_pool *p) {
+    ptrdiff_t pads = p->count_include_pad ? p->pad_left + p->pad_right : 0;
+
+    return (struct axis){.in = p->iw + pads,
+                         .out = p->ow,
+                         .kernel = p->kw,
+                         .stride = p->stride_w,
+                         .dil = p->dil_w,
+                         .start = p->count_include_pad ? 0 : -p->pad_left};
 }
 
-static KN_CLONES void sum_tap(const float *restrict x, ptrdiff_t stride, float *restrict y,
-                              ptrdiff_t count) {
-    if (stride == 1)
-        for (ptrdiff_t i = 0; i < count; i++)
-            y[i] += x[i];
-    else if (stride == 2)
-        for (ptrdiff_t i = 0; i < count; i++)
-            y[i] += x[2 * i];
-    else
-        for (ptrdiff_t i = 0; i < count; i++)
-            y[i] += x[i * stride];
-}
-
-/* Taps k of [0, kernel) with 0 <= k * dil + start < in. */
-static ptrdiff_t taps_inside(ptrdiff_t kernel, ptrdiff_t dil, ptrdiff_t start, ptrdiff_t in) {
+/* Taps of output o's window that count. */
+static ptrdiff_t taps_that_count(const struct axis *axis, ptrdiff_t o) {
     ptrdiff_t lo, hi;
 
-    kn_valid_range(in, kernel, dil, start, &lo, &hi);
+    kn_valid_range(axis->in, axis->kernel, axis->dil, axis->start + o * axis->stride, &lo, &hi);
     return hi - lo;
 }
 
-/* Divides the sums of output row oy by the number of cells that count: those of the picture, and
- * with count_include_pad the padded ones, but never those that ceil_mode lets lie beyond. */
+/* The outputs [*ret_lo, *ret_hi) whose every tap counts. */
+static void full_windows(const struct axis *axis, ptrdiff_t *ret_lo, ptrdiff_t *ret_hi) {
+    ptrdiff_t lo, hi, last = axis->start + (axis->kernel - 1) * axis->dil;
+
+    kn_valid_range(axis->in, axis->out, axis->stride, axis->start, &lo, &hi);
+    kn_valid_range(axis->in, axis->out, axis->stride, last, ret_lo, ret_hi);
+    *ret_lo = kn_max(*ret_lo, lo);
+    *ret_hi = kn_max(kn_min(*ret_hi, hi), *ret_lo);
+}
+
+static float divide(float sum, ptrdiff_t cells) {
+    return cells > 0 ? sum / (float)cells : 0.0f;
+}
+
+static KN_CLONES void divide_all(float *y, float cells, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++)
+        y[i] /= cells;
+}
+
+/* Turns the sums of output row oy into averages. */
 static void divide_row(const struct kn_pool *pool, ptrdiff_t oy, float *y) {
-    ptrdiff_t y0 = oy * pool->stride_h - pool->pad_top;
-    ptrdiff_t pad_y = pool->count_include_pad ? pool->pad_top : 0;
-    ptrdiff_t pad_x = pool->count_include_pad ? pool->pad_left : 0;
-    ptrdiff_t in_h = pool->ih + (pool->count_include_pad ? pool->pad_top + pool->pad_bottom : 0);
-    ptrdiff_t in_w = pool->iw + (pool->count_include_pad ? pool->pad_left + pool->pad_right : 0);
-    ptrdiff_t rows = taps_inside(pool->kh, pool->dil_h, y0 + pad_y, in_h);
+    struct axis rows = rows_of(pool), cols = cols_of(pool);
+    ptrdiff_t lo, hi, cells = taps_that_count(&rows, oy);
 
-    for (ptrdiff_t ox = 0; ox < pool->ow; ox++) {
-        ptrdiff_t x0 = ox * pool->stride_w - pool->pad_left;
-        ptrdiff_t cells = rows * taps_inside(pool->kw, pool->dil_w, x0 + pad_x, in_w);
-        y[ox] = cells > 0 ? y[ox] / (float)cells : 0.0f;
+    full_windows(&cols, &lo, &hi);
+    for (ptrdiff_t ox = 0; ox < lo; ox++)
+        y[ox] = divide(y[ox], cells * taps_that_count(&cols, ox));
+    if (cells > 0)
+        divide_all(y + lo, (float)(cells * pool->kw), hi - lo);
+    for (ptrdiff_t ox = cells > 0 ? hi : lo; ox < pool->ow; ox++)
+        y[ox] = divide(y[ox], cells * taps_that_count(&cols, ox));
+}
+
+/* ---- windows in bands: the usual way */
+
+typedef int32_t mask __attribute__((vector_size(32), aligned(4), may_alias));
+
+/* s where v is not above it. */
+static inline __attribute__((always_inline)) void take_max(kn_vec *s, const kn_vec *from) {
+    kn_vec v = *from;
+    mask m = (v > *s) | (v != v);
+
+    *s = (kn_vec)(((mask)v & m) | ((mask)*s & ~m));
+}
+
+/* y[i] = the taps' maximum, for count results, rounded up to KN_UNIT. */
+static KN_CLONES void max_taps(const float *x, const ptrdiff_t *offsets, ptrdiff_t taps, float *y,
+                               ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i += KN_UNIT) {
+        kn_vec *to = (kn_vec *)(y + i);
+        kn_vec s0 = (kn_vec){0} - INFINITY, s1 = s0, s2 = s0, s3 = s0;
+        for (ptrdiff_t t = 0; t < taps; t++) {
+            const kn_vec *from = (const kn_vec *)(x + i + offsets[t]);
+            take_max(&s0, from);
+            take_max(&s1, from + 1);
+            take_max(&s2, from + 2);
+            take_max(&s3, from + 3);
+        }
+        to[0] = s0;
+        to[1] = s1;
+        to[2] = s2;
+        to[3] = s3;
     }
 }
 
-/* Adds the taps of one input row (number `first` of x) to an output row. */
-static void pool_row(const struct pool_job *job, ptrdiff_t first, float *y, int64_t *index) {
-    const struct kn_pool *pool = job->pool;
-    ptrdiff_t stride = pool->stride_w;
-
-    for (ptrdiff_t kx = 0; kx < pool->kw; kx++) {
-        ptrdiff_t offset = kx * pool->dil_w - pool->pad_left, lo, hi;
-        kn_valid_range(pool->iw, pool->ow, stride, offset, &lo, &hi);
-        ptrdiff_t from = first + lo * stride + offset;
-        if (lo == hi)
-            continue;
-        if (pool->kind == KN_POOL_AVERAGE)
-            sum_tap(job->x + from, stride, y + lo, hi - lo);
-        else if (index)
-            max_tap_index(job->x + from, stride, from, y + lo, index + lo, hi - lo);
-        else
-            max_tap(job->x + from, stride, y + lo, hi - lo);
+static KN_CLONES void sum_taps(const float *x, const ptrdiff_t *offsets, ptrdiff_t taps, float *y,
+                               ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i += KN_UNIT) {
+        kn_vec *to = (kn_vec *)(y + i);
+        kn_vec s0 = {0}, s1 = s0, s2 = s0, s3 = s0;
+        for (ptrdiff_t t = 0; t < taps; t++) {
+            const kn_vec *from = (const kn_vec *)(x + i + offsets[t]);
+            s0 += from[0];
+            s1 += from[1];
+            s2 += from[2];
+            s3 += from[3];
+        }
+        to[0] = s0;
+        to[1] = s1;
+        to[2] = s2;
+        to[3] = s3;
     }
 }
 
-static void pool_task(void *arg, int task, int thread) {
+static void band_task(void *arg, int task, int thread) {
     const struct pool_job *job = arg;
     const struct kn_pool *pool = job->pool;
-    ptrdiff_t at = (ptrdiff_t)task * pool->oh * pool->ow;
-    float start = pool->kind == KN_POOL_MAX ? -INFINITY : 0.0f;
+    const struct kn_band *band = job->band;
+    const float *x = job->x + (ptrdiff_t)task * pool->ih * pool->iw;
+    float *y = job->y + (ptrdiff_t)task * pool->oh * pool->ow;
+    _Alignas(KN_ALIGN) float scratch[KN_BAND_BYTES / sizeof(float)];
+    float *results = scratch + band->results;
+    bool max = pool->kind == KN_POOL_MAX;
 
     (void)thread;
-    for (ptrdiff_t oy = 0; oy < pool->oh; oy++, at += pool->ow) {
-        float *y = job->y + at;
-        int64_t *index = job->index ? job->index + at : NULL;
-        for (ptrdiff_t ox = 0; ox < pool->ow; ox++)
-            y[ox] = start;
-        for (ptrdiff_t ox = 0; index && ox < pool->ow; ox++)
-            index[ox] = 0;
-        for (ptrdiff_t ky = 0; ky < pool->kh; ky++) {
-            ptrdiff_t iy = oy * pool->stride_h + ky * pool->dil_h - pool->pad_top;
-            if (iy >= 0 && iy < pool->ih)
-                pool_row(job, ((ptrdiff_t)task * pool->ih + iy) * pool->iw, y, index);
+    for (ptrdiff_t oy = 0; oy < pool->oh; oy += band->rows) {
+        ptrdiff_t rows = kn_min(band->rows, pool->oh - oy);
+        kn_band_fill(band, x, oy, rows, max ? -INFINITY : 0.0f, scratch);
+        (max ? max_taps : sum_taps)(scratch, band->offsets, band->taps, results,
+                                    rows * band->pitch);
+        for (ptrdiff_t r = 0; r < rows; r++, y += pool->ow) {
+            for (ptrdiff_t i = 0; i < pool->ow; i++)
+                y[i] = results[r * band->pitch + i];
+            if (!max)
+                divide_row(pool, oy + r, y);
         }
-        if (pool->kind == KN_POOL_AVERAGE)
-            divide_row(pool, oy, y);
     }
 }
+
+/* ---- one window that is the whole plane */
 
 #define LANES 16
 
-/* The sum of count elements, always in the same order. */
+/* Side by side, always in the same order. */
 static KN_CLONES float sum_plane(const float *x, ptrdiff_t count) {
     float lanes[LANES] = {0};
     float sum = 0.0f;
@@ -135,24 +183,103 @@ static KN_CLONES float sum_plane(const float *x, ptrdiff_t count) {
     return sum;
 }
 
-static void global_average_task(void *arg, int task, int thread) {
-    const struct pool_job *job = arg;
-    ptrdiff_t count = (ptrdiff_t)job->pool->ih * job->pool->iw;
+static KN_CLONES float max_plane(const float *x, ptrdiff_t count) {
+    float lanes[LANES], max = -INFINITY;
+    ptrdiff_t i = 0;
 
-    (void)thread;
-    job->y[task] = sum_plane(job->x + task * count, count) / (float)count;
+    for (int j = 0; j < LANES; j++)
+        lanes[j] = -INFINITY;
+    for (; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lanes[j] = above(x[i + j], lanes[j]) ? x[i + j] : lanes[j];
+    for (int j = 0; j < LANES; j++)
+        max = above(lanes[j], max) ? lanes[j] : max;
+    for (; i < count; i++)
+        max = above(x[i], max) ? x[i] : max;
+    return max;
 }
 
-static bool is_global(const struct kn_pool *pool) {
+static void plane_task(void *arg, int task, int thread) {
+    const struct pool_job *job = arg;
+    ptrdiff_t count = (ptrdiff_t)job->pool->ih * job->pool->iw;
+    const float *x = job->x + task * count;
+
+    (void)thread;
+    job->y[task] =
+        job->pool->kind == KN_POOL_MAX ? max_plane(x, count) : sum_plane(x, count) / (float)count;
+}
+
+static bool is_whole_plane(const struct kn_pool *pool) {
     return pool->oh == 1 && pool->ow == 1 && pool->kh == pool->ih && pool->kw == pool->iw &&
            pool->dil_h == 1 && pool->dil_w == 1 && pool->pad_top == 0 && pool->pad_left == 0 &&
            pool->pad_bottom == 0 && pool->pad_right == 0;
 }
 
+/* ---- window by window: where indices are wanted, or a band would be too large */
+
+/* Takes up one input row, whose first element is number `first` of x, into one output. */
+static void take_row(const struct pool_job *job, ptrdiff_t first, ptrdiff_t ox, ptrdiff_t out) {
+    const struct kn_pool *pool = job->pool;
+    ptrdiff_t lo, hi, start = ox * pool->stride_w - pool->pad_left;
+
+    kn_valid_range(pool->iw, pool->kw, pool->dil_w, start, &lo, &hi);
+    for (ptrdiff_t kx = lo; kx < hi; kx++) {
+        ptrdiff_t at = first + start + kx * pool->dil_w;
+        if (pool->kind == KN_POOL_AVERAGE) {
+            job->y[out] += job->x[at];
+        } else if (above(job->x[at], job->y[out])) {
+            job->y[out] = job->x[at];
+            if (job->index)
+                job->index[out] = at;
+        }
+    }
+}
+
+static void window_task(void *arg, int task, int thread) {
+    const struct pool_job *job = arg;
+    const struct kn_pool *pool = job->pool;
+    ptrdiff_t out = (ptrdiff_t)task * pool->oh * pool->ow;
+
+    (void)thread;
+    for (ptrdiff_t oy = 0; oy < pool->oh; oy++) {
+        for (ptrdiff_t ox = 0; ox < pool->ow; ox++, out++) {
+            job->y[out] = pool->kind == KN_POOL_MAX ? -INFINITY : 0.0f;
+            if (job->index)
+                job->index[out] = 0;
+            for (ptrdiff_t ky = 0; ky < pool->kh; ky++) {
+                ptrdiff_t iy = oy * pool->stride_h + ky * pool->dil_h - pool->pad_top;
+                if (iy >= 0 && iy < pool->ih)
+                    take_row(job, ((ptrdiff_t)task * pool->ih + iy) * pool->iw, ox, out);
+            }
+        }
+        if (pool->kind == KN_POOL_AVERAGE)
+            divide_row(pool, oy, job->y + out - pool->ow);
+    }
+}
+
 void kn_pool(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_index,
              struct kn_threads *threads) {
-    struct pool_job job = {.pool = pool, .x = x, .y = y, .index = ret_index};
-    bool global = pool->kind == KN_POOL_AVERAGE && is_global(pool);
+    const struct kn_window window = {
+        .ih = pool->ih,
+        .iw = pool->iw,
+        .oh = pool->oh,
+        .ow = pool->ow,
+        .kh = pool->kh,
+        .kw = pool->kw,
+        .stride_h = pool->stride_h,
+        .stride_w = pool->stride_w,
+        .dil_h = pool->dil_h,
+        .dil_w = pool->dil_w,
+        .pad_top = pool->pad_top,
+        .pad_left = pool->pad_left,
+    };
+    struct kn_band band;
+    struct pool_job job = {.pool = pool, .band = &band, .x = x, .y = y, .index = ret_index};
+    kn_task task = window_task;
 
-    kn_parallel(threads, pool->planes, global ? global_average_task : pool_task, &job);
+    if (!ret_index && is_whole_plane(pool))
+        task = plane_task;
+    else if (!ret_index && kn_band_init(&band, &window))
+        task = band_task;
+    kn_parallel(threads, pool->planes, task, &job);
 }
