@@ -1,8 +1,8 @@
 /* Starting: configuration, model and stage first, on the caller's thread, so that whatever is wrong
- * with them is a sentence and an exit code; then threads, links and listeners. Reloading: the same, but
- * the stage is prepared by the builder while frames flow, and the plan joins those that are held
- * (planset.h). Draining: credits stop, plans are withdrawn, what is here is finished; then Goodbye on
- * every connection; then the handles are closed; the loop runs out. */
+ * with them is a sentence and an exit code; then threads, links and listeners. Reloading: the same,
+ * but the stage is prepared by the builder while frames flow, and the plan joins those that are
+ * held (planset.h). Draining: credits stop, plans are withdrawn, what is here is finished; then
+ * Goodbye on every connection; then the handles are closed; the loop runs out. */
 #include "daemon/device.h"
 
 #include "daemon/log.h"
@@ -74,8 +74,7 @@ void device_plans_changed(struct device *device) {
     struct peer *peer;
     for (size_t i = 0; i < device->plans.count; i++) {
         struct held *held = device->plans.plans[i];
-        held->next_ready =
-            held->link && link_is_ready(held->link, held->id, held->payload_bytes);
+        held->next_ready = held->link && link_is_ready(held->link, held->id, held->payload_bytes);
         note_ready(held, now_us);
     }
     note_active(device, now_us);
@@ -165,8 +164,8 @@ static int read_config(const struct device *device, struct config **ret_config, 
         return rc;
     rc = config_override(config, device->node_option, device->listen_option, err);
     if (rc == 0 && config->http)
-        rc = err_set(err, -ENOTSUP,
-                     "%s: `http:` is not supported by this version; remove the line", config->file);
+        rc = err_set(err, -ENOTSUP, "%s: `http:` is not supported by this version; remove the line",
+                     config->file);
     if (rc < 0) {
         config_free(config);
         return rc;
@@ -204,8 +203,7 @@ static void finish_reload(struct device *device) {
 static void on_built(void *arg, int rc, struct config *config, struct held *held,
                      const struct err *err) {
     struct device *device = arg;
-    if (rc == 0 && held && !held->stage &&
-        !planset_find(&device->plans, held->id, SHA256_SIZE)) {
+    if (rc == 0 && held && !held->stage && !planset_find(&device->plans, held->id, SHA256_SIZE)) {
         held_unref(held); /* it was held when the build began, and released meanwhile */
         config_free(config);
         device->reload_again = true;
@@ -302,10 +300,11 @@ static int listen_on_address(struct device *device, struct err *err) {
         rc = add_listener(device, at->ai_addr, -1);
     freeaddrinfo(found);
     if (rc == UV_EADDRINUSE)
-        return err_set(err, rc,
-                       "cannot listen on %s: the address is in use; stop the program that has it, or "
-                       "choose another with `listen:` or --listen",
-                       listen);
+        return err_set(
+            err, rc,
+            "cannot listen on %s: the address is in use; stop the program that has it, or "
+            "choose another with `listen:` or --listen",
+            listen);
     if (rc < 0)
         return err_set(err, rc, "cannot listen on %s: %s", listen, uv_strerror(rc));
     return 0;
@@ -336,8 +335,8 @@ static void expire_sessions(struct device *device, uint64_t now_us) {
     }
 }
 
-/* When this thread itself did not run (a suspended machine, a starved CPU), what peers sent meanwhile
- * lies in the sockets unread: that is not their silence. */
+/* When this thread itself did not run (a suspended machine, a starved CPU), what peers sent
+ * meanwhile lies in the sockets unread: that is not their silence. */
 static void excuse_all(struct device *device, uint64_t us) {
     struct link *link;
     struct peer *peer;

@@ -22,9 +22,10 @@ struct device;
 
 /* What a device tells its owner. */
 struct device_events {
-    void (*on_status)(void *arg, const char *text); /* a new one-line state, for the service manager */
-    void (*on_reloaded)(void *arg);                 /* a reload has ended, well or not */
-    void (*on_stopped)(void *arg); /* drained, every handle closed but the loop's own */
+    void (*on_status)(void *arg,
+                      const char *text); /* a new one-line state, for the service manager */
+    void (*on_reloaded)(void *arg);      /* a reload has ended, well or not */
+    void (*on_stopped)(void *arg);       /* drained, every handle closed but the loop's own */
 };
 
 struct device {
@@ -38,7 +39,8 @@ struct device {
     struct flow flow;
     struct sessions sessions;
     struct peer_list peers;
-    size_t clients, upstreams; /* of peers, by role; those that have not said yet count as upstreams */
+    size_t clients,
+        upstreams; /* of peers, by role; those that have not said yet count as upstreams */
     struct link_list links;
     struct status_list status_requests;
     uv_tcp_t *listeners;
@@ -47,10 +49,10 @@ struct device {
     uint64_t tick_us, last_tick_us, last_trim_us; /* period; when it last came; pool_trim() */
     uint64_t started_us;
     uint64_t drain_until_us;
-    bool draining; /* no new frames */
-    bool leaving;  /* all answered: Goodbye has been said */
-    bool stopping; /* every handle is closing */
-    bool reload_again; /* a reload was asked for during one */
+    bool draining;                                         /* no new frames */
+    bool leaving;                                          /* all answered: Goodbye has been said */
+    bool stopping;                                         /* every handle is closing */
+    bool reload_again;                                     /* a reload was asked for during one */
     const char *config_path, *node_option, *listen_option; /* borrowed; for reloads */
     uint8_t active_id[SHA256_SIZE]; /* of the plan that client frames were last sent under */
     char status_text[512];
@@ -65,14 +67,15 @@ struct device_options {
     size_t listen_fds_count;
 };
 
-/* Reads the configuration, prepares the stage, listens. 0, or -errno and a sentence; where *ret_device
- * is not NULL afterwards, the loop must run (on_stopped follows) before device_free(). events is
- * copied. */
+/* Reads the configuration, prepares the stage, listens. 0, or -errno and a sentence; where
+ * *ret_device is not NULL afterwards, the loop must run (on_stopped follows) before device_free().
+ * events is copied. */
 int device_start(uv_loop_t *loop, const struct device_options *options,
                  const struct device_events *events, void *arg, struct device **ret_device,
                  struct err *err);
 
-/* Reads the configuration again and prepares its plan beside those that serve; on_reloaded follows. */
+/* Reads the configuration again and prepares its plan beside those that serve; on_reloaded follows.
+ */
 void device_reload(struct device *device);
 
 /* Takes no more frames, finishes those it has (for at most drain_ms), says Goodbye, closes;

@@ -22,8 +22,8 @@ int builder_run(struct builder *builder, struct config *config, const struct pla
 
 bool builder_is_busy(const struct builder *builder);
 
-/* Waits for a build under way and throws its outcome away; memory goes in the close callback. NULL is
- * fine. */
+/* Waits for a build under way and throws its outcome away; memory goes in the close callback. NULL
+ * is fine. */
 void builder_close(struct builder *builder);
 
 #endif

@@ -107,8 +107,9 @@ static int check_payloads(const struct config *config, const struct held *held, 
         const struct tensor_desc *descs = model_cut(held->model, cuts[i], &count);
         size_t *offsets;
         if (count > MESSAGE_TENSORS_MAX)
-            return err_set(err, -EMSGSIZE, "%zu tensors cross the cut before layer %zu; at most %d may",
-                           count, cuts[i], MESSAGE_TENSORS_MAX);
+            return err_set(err, -EMSGSIZE,
+                           "%zu tensors cross the cut before layer %zu; at most %d may", count,
+                           cuts[i], MESSAGE_TENSORS_MAX);
         offsets = calloc(count + 1, sizeof(*offsets));
         if (!offsets)
             return err_set(err, -ENOMEM, "out of memory");

@@ -1,5 +1,6 @@
-/* A plan that this device holds, with its own stage prepared. Built off the loop, immutable then but
- * for the fields that the loop keeps about it. Shared by reference count, on the loop's thread. */
+/* A plan that this device holds, with its own stage prepared. Built off the loop, immutable then
+ * but for the fields that the loop keeps about it. Shared by reference count, on the loop's thread.
+ */
 #ifndef CONVOY_DAEMON_CONTROL_HELD_H
 #define CONVOY_DAEMON_CONTROL_HELD_H
 
@@ -18,8 +19,8 @@ struct held {
     size_t index; /* of this device's stage */
     size_t count; /* of all stages */
     struct model *model;
-    struct stage *stage;  /* NULL where held_build() met a plan that is known already */
-    struct exec **execs;  /* one per worker; a worker touches its own only */
+    struct stage *stage; /* NULL where held_build() met a plan that is known already */
+    struct exec **execs; /* one per worker; a worker touches its own only */
     size_t execs_count;
     const struct tensor_desc *inputs, *outputs; /* the stage's */
     size_t inputs_count, outputs_count;
@@ -41,9 +42,9 @@ struct held {
 /* Reads the model, makes the plan of config's pipeline and prepares this node's stage with one exec
  * for each of config->workers. Slow: off the loop, any thread. When the plan's id is one of known,
  * only plan, id, index and count are filled in: there is nothing to prepare. 0 with a reference for
- * the caller, or with *ret_held NULL when the node is not in the pipeline. Errors are sentences with
- * FILE:LINE:COLUMN: those of model_open(), plan_from_config(), stage_new(), exec_new(); -EMSGSIZE
- * when a cut does not fit max_payload. */
+ * the caller, or with *ret_held NULL when the node is not in the pipeline. Errors are sentences
+ * with FILE:LINE:COLUMN: those of model_open(), plan_from_config(), stage_new(), exec_new();
+ * -EMSGSIZE when a cut does not fit max_payload. */
 int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE], size_t known_count,
                struct held **ret_held, struct err *err);
 

@@ -3,8 +3,7 @@
 #include <string.h>
 
 static void remove_at(struct planset *set, size_t at) {
-    memmove(&set->plans[at], &set->plans[at + 1],
-            (set->count - at - 1) * sizeof(set->plans[0]));
+    memmove(&set->plans[at], &set->plans[at + 1], (set->count - at - 1) * sizeof(set->plans[0]));
     set->plans[--set->count] = NULL;
 }
 

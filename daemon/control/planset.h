@@ -1,7 +1,7 @@
 /* The plans a device holds, newest first. Pure: no socket, no clock of its own.
  *
- * A plan is ready here when its stage is prepared and the device behind has announced it (or there is
- * none behind). The ingress tags frames with the newest plan that is ready, so that a line whose
+ * A plan is ready here when its stage is prepared and the device behind has announced it (or there
+ * is none behind). The ingress tags frames with the newest plan that is ready, so that a line whose
  * devices reload one after the other goes on with the plan that all of them still hold. Older plans
  * are kept until no frame is under them and the newest has been ready for a grace period. */
 #ifndef CONVOY_DAEMON_CONTROL_PLANSET_H
@@ -34,8 +34,8 @@ struct held *planset_newest(const struct planset *set);
 /* The newest plan that is ready and whose first stage is here; NULL: none. */
 struct held *planset_active(const struct planset *set);
 
-/* The newest plan whose first stage is here, ready or not: what a client's frame must look like when
- * none is active. */
+/* The newest plan whose first stage is here, ready or not: what a client's frame must look like
+ * when none is active. */
 struct held *planset_ingress(const struct planset *set);
 
 /* The ids of the plans whose frames may come from the device before. Returns how many. */

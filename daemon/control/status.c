@@ -1,7 +1,8 @@
-/* Happy path: a request is noted with a token of our own, sent down the link of the plan in use, and
- * answered when the answer comes up. A device that is away, or does not answer in time, is listed as
- * "unreachable". The time a device waits is the share of heartbeat_ms that its place in the line leaves,
- * so that the device before the silent one answers before the one that asked it gives up. */
+/* Happy path: a request is noted with a token of our own, sent down the link of the plan in use,
+ * and answered when the answer comes up. A device that is away, or does not answer in time, is
+ * listed as "unreachable". The time a device waits is the share of heartbeat_ms that its place in
+ * the line leaves, so that the device before the silent one answers before the one that asked it
+ * gives up. */
 #include "daemon/control/status.h"
 
 #include "daemon/device.h"
@@ -185,8 +186,7 @@ void status_request(struct device *device, struct peer *peer, uint64_t token) {
     Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
     struct held *held = plan_in_use(device);
     struct status_pending *pending = NULL;
-    if (held && held->link && link_is_up(held->link) &&
-        count_pending(device) < STATUS_REQUESTS_MAX)
+    if (held && held->link && link_is_up(held->link) && count_pending(device) < STATUS_REQUESTS_MAX)
         pending = calloc(1, sizeof(*pending));
     if (!pending) {
         reply_unreachable(device, peer, token);

@@ -1,5 +1,5 @@
-/* Status of the line: a client asks a device, the device asks the next one, answers come back and each
- * device puts its own stage in front. */
+/* Status of the line: a client asks a device, the device asks the next one, answers come back and
+ * each device puts its own stage in front. */
 #ifndef CONVOY_DAEMON_CONTROL_STATUS_H
 #define CONVOY_DAEMON_CONTROL_STATUS_H
 
@@ -8,7 +8,8 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define STATUS_REQUESTS_MAX 64 /* under way at a device; one more is answered without asking behind */
+#define STATUS_REQUESTS_MAX                                                                        \
+    64 /* under way at a device; one more is answered without asking behind */
 
 struct device;
 struct link;
@@ -30,7 +31,8 @@ void status_peer_gone(struct device *device, struct peer *peer);
 /* Answers what has waited too long; every tick. */
 void status_tick(struct device *device, uint64_t now_us);
 
-/* "ready", "waiting for NODE", "idle", "draining": the state of this device in a few words, in buf. */
+/* "ready", "waiting for NODE", "idle", "draining": the state of this device in a few words, in buf.
+ */
 const char *status_state(const struct device *device, char *buf, size_t size);
 
 #endif

@@ -1,26 +1,29 @@
 /* Happy path on the ingress: a client's Frame is checked against its credit, its session and the
- * stage's inputs, and becomes a frame (QUEUED) that keeps the received payload. When a worker has room
- * it takes the active plan and is COMPUTING; then it is WAITING for the link's credit, SENDING, SENT;
- * the Result comes up the link, it is ANSWERED, and when the kernel has taken the answer for the client
- * it ends. On a later device the origin is an upstream device instead of a session, the plan comes with
- * the frame, and its memory is released as soon as its outputs have been written: what is left is a
- * name in a table, so that the Result finds its way. On the last stage COMPUTING leads to ANSWERED.
+ * stage's inputs, and becomes a frame (QUEUED) that keeps the received payload. When a worker has
+ * room it takes the active plan and is COMPUTING; then it is WAITING for the link's credit,
+ * SENDING, SENT; the Result comes up the link, it is ANSWERED, and when the kernel has taken the
+ * answer for the client it ends. On a later device the origin is an upstream device instead of a
+ * session, the plan comes with the frame, and its memory is released as soon as its outputs have
+ * been written: what is left is a name in a table, so that the Result finds its way. On the last
+ * stage COMPUTING leads to ANSWERED.
  *
  * Failure modes:
- * - A device behind cannot take a frame, or the link to it breaks. The ingress queues the frame again
- *   (it has the input; stage 0 is computed again, under the plan that is active then). Any other device
- *   keeps no copies: it answers with a Refusal that may be retried, for everything it cannot pass on,
- *   at once. So a frame is always either on a device that is working on it, or at the ingress.
- * - The origin goes away: the frame is DROPPED. A worker or a write under way may still hold its memory;
- *   its result, if one comes, finds no frame and is dropped.
- * - The same frame is sent twice (by an ingress whose link broke, over the new connection): the newer
- *   one takes the place of the older, and the first result to come answers it; the second finds no
- *   frame. The ingress ends a frame with its first answer: no client sees two.
+ * - A device behind cannot take a frame, or the link to it breaks. The ingress queues the frame
+ * again (it has the input; stage 0 is computed again, under the plan that is active then). Any
+ * other device keeps no copies: it answers with a Refusal that may be retried, for everything it
+ * cannot pass on, at once. So a frame is always either on a device that is working on it, or at the
+ * ingress.
+ * - The origin goes away: the frame is DROPPED. A worker or a write under way may still hold its
+ * memory; its result, if one comes, finds no frame and is dropped.
+ * - The same frame is sent twice (by an ingress whose link broke, over the new connection): the
+ * newer one takes the place of the older, and the first result to come answers it; the second finds
+ * no frame. The ingress ends a frame with its first answer: no client sees two.
  * - The client goes away: see session.h.
  *
- * Bounds: what arrives is bounded by credits. What is computed and not yet written to the next device is
- * bounded here: no frame starts while as many as `queue` (but at least two per worker) are COMPUTING,
- * WAITING or SENDING. So a slow device behind slows this one, and through credits the source.
+ * Bounds: what arrives is bounded by credits. What is computed and not yet written to the next
+ * device is bounded here: no frame starts while as many as `queue` (but at least two per worker)
+ * are COMPUTING, WAITING or SENDING. So a slow device behind slows this one, and through credits
+ * the source.
  */
 #include "daemon/data/flow.h"
 
@@ -119,8 +122,7 @@ static size_t lay_out_segments(const struct frame *frame, const size_t *offsets,
             segments[n++] = (struct segment){zeros, offsets[i] - at, NULL};
         tensor_desc_bytes(&output->desc, &bytes); /* it was laid out: it has a size */
         segments[n++] = (struct segment){
-            output->data, bytes,
-            stage_output_source(stage, i) >= 0 ? frame->input : frame->output};
+            output->data, bytes, stage_output_source(stage, i) >= 0 ? frame->input : frame->output};
         at = offsets[i] + bytes;
     }
     return n;
@@ -138,9 +140,8 @@ static void deliver(struct device *device, struct frame *frame) {
     frame_move(frame, NULL);
     if (origin->peer) {
         if (frame->answer_payload) {
-            segments[count++] =
-                (struct segment){frame->answer_payload->data, frame->answer_payload_bytes,
-                                 frame->answer_payload};
+            segments[count++] = (struct segment){
+                frame->answer_payload->data, frame->answer_payload_bytes, frame->answer_payload};
         } else if (frame->answer_is_result) {
             for (size_t i = 0; i < frame->outputs_count; i++)
                 scratch->descs[i] = frame->outputs[i].desc;
@@ -391,8 +392,7 @@ static void refuse_message(struct device *device, struct peer *peer, const Convo
 /* True when the frame need not be looked at: it is here already, or just answered. */
 static bool is_repeated(struct device *device, struct peer *peer, const Convoy__Frame *message) {
     struct origin *origin = peer_origin(peer);
-    struct frame *frame =
-        flights_find(&device->flow.flights, message->session, message->sequence);
+    struct frame *frame = flights_find(&device->flow.flights, message->session, message->sequence);
     if (!origin->is_session) {
         if (frame)
             frame_end(&device->flow, frame); /* the newer attempt takes its place */
@@ -438,8 +438,8 @@ static struct frame *make_frame(struct device *device, struct origin *origin,
                                 struct buffer *payload) {
     struct flow *flow = &device->flow;
     struct buffer *tensors = pool_get(device->pool, held->inputs_count * sizeof(struct tensor));
-    struct frame *frame = tensors ? flights_add(&flow->flights, message->session, message->sequence)
-                                  : NULL;
+    struct frame *frame =
+        tensors ? flights_add(&flow->flights, message->session, message->sequence) : NULL;
     if (!frame) {
         buffer_unref(tensors);
         return NULL;
@@ -688,8 +688,7 @@ static int send_frame(struct device *device, struct link *link, struct frame *fr
     size_t payload_bytes, header_bytes, count;
     for (size_t i = 0; i < frame->outputs_count; i++)
         scratch->descs[i] = frame->outputs[i].desc;
-    int rc =
-        message_layout(scratch->descs, frame->outputs_count, scratch->offsets, &payload_bytes);
+    int rc = message_layout(scratch->descs, frame->outputs_count, scratch->offsets, &payload_bytes);
     if (rc == 0)
         rc = message_fill_tensors(scratch->descs, frame->outputs_count, scratch->wire,
                                   scratch->pointers);
@@ -719,8 +718,7 @@ static int send_frame(struct device *device, struct link *link, struct frame *fr
 
 void flow_pump(struct device *device, struct link *link) {
     struct frame *frame;
-    while (link_is_up(link) && link->credits > 0 &&
-           (frame = TAILQ_FIRST(&link->waiting)) != NULL) {
+    while (link_is_up(link) && link->credits > 0 && (frame = TAILQ_FIRST(&link->waiting)) != NULL) {
         int rc = send_frame(device, link, frame);
         if (rc == -ENOTCONN)
             return; /* its end is on the way, and will give everything back */
@@ -762,8 +760,7 @@ int flow_result(struct device *device, const Convoy__Message *message, struct bu
 
 void flow_refusal(struct device *device, struct link *link, const Convoy__Message *message) {
     const Convoy__Refusal *refusal = message->refusal;
-    struct frame *frame =
-        flights_find(&device->flow.flights, refusal->session, refusal->sequence);
+    struct frame *frame = flights_find(&device->flow.flights, refusal->session, refusal->sequence);
     if (!frame || frame->link != link ||
         (frame->state != FRAME_SENT && frame->state != FRAME_SENDING))
         return; /* about an attempt that is over */

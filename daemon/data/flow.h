@@ -16,8 +16,8 @@ struct device;
 /* What this device has done; shown by status. */
 struct flow_stats {
     uint64_t frames_in, frames_out, frames_retried, frames_refused;
-    double compute_us; /* per frame, smoothed */
-    uint64_t second;   /* the newest of the next */
+    double compute_us;                         /* per frame, smoothed */
+    uint64_t second;                           /* the newest of the next */
     uint32_t per_second[FLOW_FPS_SECONDS + 1]; /* frames computed, by second modulo its length */
 };
 
@@ -58,8 +58,8 @@ void flow_fini(struct flow *flow);
 void flow_frame(struct device *device, struct peer *peer, const Convoy__Frame *message,
                 struct buffer *payload, size_t payload_bytes);
 
-/* A Result or Refusal has come up a link. flow_result() takes the reference to payload; -EPROTO with
- * a sentence where it contradicts itself. */
+/* A Result or Refusal has come up a link. flow_result() takes the reference to payload; -EPROTO
+ * with a sentence where it contradicts itself. */
 int flow_result(struct device *device, const Convoy__Message *message, struct buffer *payload,
                 size_t payload_bytes, struct err *err);
 void flow_refusal(struct device *device, struct link *link, const Convoy__Message *message);

@@ -94,9 +94,9 @@ void frame_move_ordered(struct frame *frame, struct frame_list *list) {
 }
 
 static const char *const state_names[] = {
-    [FRAME_QUEUED] = "queued",       [FRAME_RETRYING] = "retrying", [FRAME_COMPUTING] = "computing",
-    [FRAME_WAITING] = "waiting",     [FRAME_SENDING] = "sending",   [FRAME_SENT] = "sent",
-    [FRAME_ANSWERED] = "answered",   [FRAME_DROPPED] = "dropped",
+    [FRAME_QUEUED] = "queued",     [FRAME_RETRYING] = "retrying", [FRAME_COMPUTING] = "computing",
+    [FRAME_WAITING] = "waiting",   [FRAME_SENDING] = "sending",   [FRAME_SENT] = "sent",
+    [FRAME_ANSWERED] = "answered", [FRAME_DROPPED] = "dropped",
 };
 
 const char *frame_state_name(enum frame_state state) {

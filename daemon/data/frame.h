@@ -5,10 +5,10 @@
  * memory meanwhile (a worker, a write under way) holds a reference.
  *
  * Which bytes it holds:
- *   input   the payload as it was received. On the ingress until the frame is answered, so that it can
- *           be sent again; elsewhere until its outputs have been written or it is answered.
- *   output  what the worker computed, until it has been written.
- *   answer  the header of its result or refusal, and the result's payload when it came from behind.
+ *   input   the payload as it was received. On the ingress until the frame is answered, so that it
+ * can be sent again; elsewhere until its outputs have been written or it is answered. output  what
+ * the worker computed, until it has been written. answer  the header of its result or refusal, and
+ * the result's payload when it came from behind.
  */
 #ifndef CONVOY_DAEMON_DATA_FRAME_H
 #define CONVOY_DAEMON_DATA_FRAME_H
@@ -52,27 +52,27 @@ enum frame_state {
 
 struct frame {
     uint64_t session, sequence;
-    struct frame *hash_next;          /* in the table */
-    TAILQ_ENTRY(frame) of_origin;     /* in origin->frames */
-    TAILQ_ENTRY(frame) place;         /* in the one list its state belongs to */
-    struct frame_list *list;          /* that list; NULL: none */
-    struct origin *origin;            /* NULL when dropped */
+    struct frame *hash_next;      /* in the table */
+    TAILQ_ENTRY(frame) of_origin; /* in origin->frames */
+    TAILQ_ENTRY(frame) place;     /* in the one list its state belongs to */
+    struct frame_list *list;      /* that list; NULL: none */
+    struct origin *origin;        /* NULL when dropped */
     struct device *device;
-    struct held *held;                /* its plan, with a reference; NULL: none yet */
-    struct link *link;                /* the link it waits for or went down; valid in those states */
+    struct held *held; /* its plan, with a reference; NULL: none yet */
+    struct link *link; /* the link it waits for or went down; valid in those states */
     struct buffer *input, *output, *answer_header, *answer_payload;
     size_t answer_header_bytes, answer_payload_bytes;
-    struct buffer *tensors;           /* memory of the next two */
+    struct buffer *tensors; /* memory of the next two */
     struct tensor *inputs, *outputs;
     size_t inputs_count, outputs_count;
-    uint8_t inputs_id[32];            /* what inputs it was checked against (held->inputs_id) */
+    uint8_t inputs_id[32]; /* what inputs it was checked against (held->inputs_id) */
     uint64_t accepted_us;
-    uint64_t epoch;                   /* the session's connection on which it was accepted */
+    uint64_t epoch; /* the session's connection on which it was accepted */
     unsigned refs;
     enum frame_state state;
-    bool holds_slot;                  /* counts in origin->window */
-    bool answer_is_result;            /* else a refusal */
-    struct {                          /* written by the worker, between the queues */
+    bool holds_slot;       /* counts in origin->window */
+    bool answer_is_result; /* else a refusal */
+    struct {               /* written by the worker, between the queues */
         struct frame *next;
         int rc;
         uint64_t compute_us;

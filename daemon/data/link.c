@@ -1,9 +1,10 @@
-/* Happy path: resolve -> connect -> Hello -> Welcome: up. The device behind announces Plans and gives
- * Credit; frames go down, Results and Refusals come up; Ping and Pong keep both sides sure.
+/* Happy path: resolve -> connect -> Hello -> Welcome: up. The device behind announces Plans and
+ * gives Credit; frames go down, Results and Refusals come up; Ping and Pong keep both sides sure.
  *
- * Failure: whatever ends the connection (refused, broken, silent for heartbeat_ms, a message that may
- * not come here), the link forgets credits and announcements, its frames go back (flow.h), and it
- * tries again after a back-off of 100 ms .. 5 s. The log says why it is down once, not at each attempt.
+ * Failure: whatever ends the connection (refused, broken, silent for heartbeat_ms, a message that
+ * may not come here), the link forgets credits and announcements, its frames go back (flow.h), and
+ * it tries again after a back-off of 100 ms .. 5 s. The log says why it is down once, not at each
+ * attempt.
  */
 #include "daemon/data/link.h"
 
@@ -261,8 +262,7 @@ static void on_timer(uv_timer_t *timer) {
     }
     set_state(link, LINK_RESOLVING);
     link->resolve.data = link;
-    int rc =
-        uv_getaddrinfo(link->device->loop, &link->resolve, on_resolved, host, port, &hints);
+    int rc = uv_getaddrinfo(link->device->loop, &link->resolve, on_resolved, host, port, &hints);
     if (rc < 0)
         back_off(link, uv_strerror(rc));
     else

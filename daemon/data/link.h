@@ -1,5 +1,5 @@
-/* A link to the next device of one or more plans: the connection, its credits, what the device behind
- * has announced, and the frames that wait for it or are with it. */
+/* A link to the next device of one or more plans: the connection, its credits, what the device
+ * behind has announced, and the frames that wait for it or are with it. */
 #ifndef CONVOY_DAEMON_DATA_LINK_H
 #define CONVOY_DAEMON_DATA_LINK_H
 
@@ -49,8 +49,8 @@ TAILQ_HEAD(link_list, link);
 /* Makes a link in device's list and starts connecting. NULL when there is no memory. */
 struct link *link_start(struct device *device, const char *node, const char *address);
 
-/* Ends it; it leaves the list at once and is freed when its handles are closed. Its frames have been
- * given back before it returns. */
+/* Ends it; it leaves the list at once and is freed when its handles are closed. Its frames have
+ * been given back before it returns. */
 void link_close(struct link *link);
 
 bool link_is_up(const struct link *link);

@@ -1,6 +1,6 @@
-/* Happy path: accept -> Hello -> Welcome, then Credit (and Plans, to a device); then frames come and
- * answers go. A client gets a session where this device is the first of a plan; elsewhere it may
- * only ask for status.
+/* Happy path: accept -> Hello -> Welcome, then Credit (and Plans, to a device); then frames come
+ * and answers go. A client gets a session where this device is the first of a plan; elsewhere it
+ * may only ask for status.
  *
  * Failure: what may not come is answered with Goodbye and the log says so; the connection's end
  * leaves a client's session behind (session.h), while an upstream device's frames are dropped, for
@@ -21,8 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HELLO_HEADER_MAX      4096
-#define CLIENT_SILENT_FACTOR  15    /* a client may be silent so many heartbeats ... */
+#define HELLO_HEADER_MAX       4096
+#define CLIENT_SILENT_FACTOR   15    /* a client may be silent so many heartbeats ... */
 #define CLIENT_SILENT_LEAST_MS 30000 /* ... and at least this long */
 
 enum peer_role { PEER_GREETING, PEER_CLIENT, PEER_UPSTREAM };

@@ -68,7 +68,7 @@ static struct buffer *buffer_new(struct pool *pool, unsigned class) {
 struct buffer *pool_get(struct pool *pool, size_t bytes) {
     unsigned class = 0;
     while (class < CLASSES && class_bytes(class) < bytes)
-        class++;
+        class ++;
     if (class == CLASSES)
         return NULL;
     struct idle *idle = &pool->idle[class];

@@ -2,8 +2,8 @@
  * next frame when the last reference goes. Sizes are rounded up to classes (four per doubling), so
  * that a steady stream of frames takes the same buffers again and again and allocates nothing.
  *
- * Bounded: how many buffers are alive is bounded by the credits of their users; how many lie idle is
- * bounded by pool_trim(), which gives back those that nobody has needed since its last call.
+ * Bounded: how many buffers are alive is bounded by the credits of their users; how many lie idle
+ * is bounded by pool_trim(), which gives back those that nobody has needed since its last call.
  *
  * One thread (the loop). A worker sees a buffer's bytes only, between two queues. */
 #ifndef CONVOY_DAEMON_DATA_POOL_H

@@ -5,14 +5,15 @@
  * - It is made for a client that says Hello without one (or with one that is not known: the client
  *   sees the new id and resumed = false), and its id is random: nobody guesses another's.
  * - A client holds at most `window.limit` of: credits, frames whose answer it has not been written.
- * - A frame is retained (its input buffer with it) until its answer has been handed to the kernel for
- *   the client's connection. When that connection breaks before, the answer is kept for the next.
+ * - A frame is retained (its input buffer with it) until its answer has been handed to the kernel
+ * for the client's connection. When that connection breaks before, the answer is kept for the next.
  * - Resuming attaches the new connection; an older one of the same session is closed. Credits start
  *   afresh: the limit less what is retained. Kept answers are sent first.
  * - A frame that comes again while it is retained is ignored, and its credit comes back. So is one
- *   whose answer has been written to this very connection although it was accepted on an earlier one:
- *   the client sent it again before it could read the answer (session_was_delivered()).
- * - Any other frame that comes again is computed again: its answer was lost on the way to the client.
+ *   whose answer has been written to this very connection although it was accepted on an earlier
+ * one: the client sent it again before it could read the answer (session_was_delivered()).
+ * - Any other frame that comes again is computed again: its answer was lost on the way to the
+ * client.
  * - Without a connection it is kept for session_ms; one that never had a frame goes at once. When
  *   there are too many, the one that is longest away with nothing retained makes room.
  */
@@ -51,8 +52,8 @@ struct session *sessions_open(struct sessions *sessions, uint64_t id, uint32_t l
 /* Forgets a session that has neither frames nor a connection. */
 void sessions_remove(struct sessions *sessions, struct session *session);
 
-/* A session that has been away too long at now_us, or that never had a frame; NULL: none. The caller
- * drops its frames and removes it. */
+/* A session that has been away too long at now_us, or that never had a frame; NULL: none. The
+ * caller drops its frames and removes it. */
 struct session *sessions_find_expired(const struct sessions *sessions, uint64_t now_us,
                                       uint64_t keep_us);
 

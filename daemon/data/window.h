@@ -1,8 +1,8 @@
 /* Credits as their giver counts them. Pure.
  *
- * A sender may have `limit` frames at its receiver. Each of these slots is free, granted (the sender
- * holds a credit for it) or occupied (a frame, or its result that has not been written, lies in it).
- * A credit is spent by a frame's arrival and comes back when its slot is free again. */
+ * A sender may have `limit` frames at its receiver. Each of these slots is free, granted (the
+ * sender holds a credit for it) or occupied (a frame, or its result that has not been written, lies
+ * in it). A credit is spent by a frame's arrival and comes back when its slot is free again. */
 #ifndef CONVOY_DAEMON_DATA_WINDOW_H
 #define CONVOY_DAEMON_DATA_WINDOW_H
 

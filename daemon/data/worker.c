@@ -1,9 +1,9 @@
-/* Happy path: workers_submit() appends to `todo` and wakes one thread; the thread runs the stage with
- * its own exec and appends to `done`; one uv_async_send() for however many brings the loop to
+/* Happy path: workers_submit() appends to `todo` and wakes one thread; the thread runs the stage
+ * with its own exec and appends to `done`; one uv_async_send() for however many brings the loop to
  * on_async(), which takes the whole list at once and calls back without the lock.
  *
- * Ownership: between the two appends a frame's inputs, outputs and job belong to the thread, and the
- * loop touches none of them. The mutex orders the hand-over both ways. */
+ * Ownership: between the two appends a frame's inputs, outputs and job belong to the thread, and
+ * the loop touches none of them. The mutex orders the hand-over both ways. */
 #include "daemon/data/worker.h"
 
 #include "daemon/control/held.h"

@@ -12,22 +12,22 @@ struct workers;
 /* A frame has come back: job.rc, job.err, job.compute_us and its outputs are set. Loop thread. */
 typedef void workers_done(void *arg, struct frame *frame);
 
-/* Starts count threads. done is called on the loop's thread for each frame submitted. 0, -ENOMEM, or
- * libuv's error. */
+/* Starts count threads. done is called on the loop's thread for each frame submitted. 0, -ENOMEM,
+ * or libuv's error. */
 int workers_start(uv_loop_t *loop, int count, workers_done *done, void *arg,
                   struct workers **ret_workers);
 
 /* Hands a frame to the next idle worker: inputs, outputs (with room) and held are set. The caller's
- * reference travels with it until done is called. Never blocks; the caller bounds how many are under
- * way. Loop thread. */
+ * reference travels with it until done is called. Never blocks; the caller bounds how many are
+ * under way. Loop thread. */
 void workers_submit(struct workers *workers, struct frame *frame);
 
 /* Frames that no thread has taken yet. */
 size_t workers_queued(struct workers *workers);
 
 /* Lets each thread finish the frame it is at and waits for it; calls done for all that are computed
- * and, with job.rc -ECANCELED, for all that are not. Then closes the loop's handle; workers is freed
- * in its close callback. NULL is fine. Loop thread. */
+ * and, with job.rc -ECANCELED, for all that are not. Then closes the loop's handle; workers is
+ * freed in its close callback. NULL is fine. Loop thread. */
 void workers_close(struct workers *workers);
 
 #endif

@@ -1,14 +1,14 @@
-/* Happy path. Reading: libuv asks for memory, the reader answers with its window (small, or the rest
- * of a payload's final buffer), bytes arrive, the reader calls back with whole messages. Writing:
- * messages are queued; once per turn of the loop, before it sleeps, every connection with something
- * to write gathers up to GATHER_MAX pieces of as many messages as fit and tries one writev(). What
- * the kernel does not take at once is written by a uv_write() of at most four pieces (more would make
- * libuv allocate), after which the next gathering follows. Messages about frames go in order; small
- * ones (credits, pings) overtake them, but never inside a message.
+/* Happy path. Reading: libuv asks for memory, the reader answers with its window (small, or the
+ * rest of a payload's final buffer), bytes arrive, the reader calls back with whole messages.
+ * Writing: messages are queued; once per turn of the loop, before it sleeps, every connection with
+ * something to write gathers up to GATHER_MAX pieces of as many messages as fit and tries one
+ * writev(). What the kernel does not take at once is written by a uv_write() of at most four pieces
+ * (more would make libuv allocate), after which the next gathering follows. Messages about frames
+ * go in order; small ones (credits, pings) overtake them, but never inside a message.
  *
- * Failure: a malformed stream, or an owner that refuses a header, is answered with Goodbye; then what
- * still arrives is thrown away until the peer closes or LINGER_MS have passed, for a close() with
- * unread bytes would destroy the Goodbye on its way. A failed read or write closes at once. In
+ * Failure: a malformed stream, or an owner that refuses a header, is answered with Goodbye; then
+ * what still arrives is thrown away until the peer closes or LINGER_MS have passed, for a close()
+ * with unread bytes would destroy the Goodbye on its way. A failed read or write closes at once. In
  * every case the end comes from uv_close()'s callback: first the done callbacks of all unwritten
  * messages with -ECANCELED, then on_close, then the memory goes.
  *
@@ -25,12 +25,12 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#define GATHER_MAX   64
-#define PACK_EXTRA (MESSAGE_PREFIX + 6) /* prefix; tag and length of the payload */
+#define GATHER_MAX    64
+#define PACK_EXTRA    (MESSAGE_PREFIX + 6) /* prefix; tag and length of the payload */
 #define INLINE_PIECES 6
-#define WAITING_BUFS 4 /* libuv's own room in a uv_write_t */
-#define LINGER_MS    1000
-#define SCRATCH_SIZE 4096
+#define WAITING_BUFS  4 /* libuv's own room in a uv_write_t */
+#define LINGER_MS     1000
+#define SCRATCH_SIZE  4096
 
 enum conn_state { CONN_NEW, CONN_OPEN, CONN_LEAVING, CONN_CLOSING };
 
@@ -42,7 +42,7 @@ struct piece {
 /* A message on its way out. */
 struct out {
     TAILQ_ENTRY(out) link;
-    struct buffer *more; /* holds the pieces when there are many */
+    struct buffer *more;  /* holds the pieces when there are many */
     struct piece *pieces; /* first the header */
     unsigned count;
     unsigned at; /* first that is not written */
@@ -76,11 +76,11 @@ struct conn {
     size_t incoming_bytes;
     Convoy__Code refusal; /* what on_header said, and why */
     const char *refusal_text;
-    struct out *partial;       /* begun, not finished: nothing may come between */
-    struct out_list urgent;    /* small messages */
-    struct out_list bulk;      /* frames and results */
-    size_t queued;             /* messages in the three above */
-    size_t waiting_bytes;      /* of the uv_write() under way */
+    struct out *partial;    /* begun, not finished: nothing may come between */
+    struct out_list urgent; /* small messages */
+    struct out_list bulk;   /* frames and results */
+    size_t queued;          /* messages in the three above */
+    size_t waiting_bytes;   /* of the uv_write() under way */
     uint64_t last_rx_us;
     uint64_t tx_bytes, tx_busy_us, tx_since_us;
     enum conn_state state;
@@ -381,9 +381,9 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
         return;
     if (nread < 0) {
         bool cut = conn->state == CONN_OPEN && reader_is_mid_message(conn->reader);
-        conn_close(conn, cut                ? "the connection broke in the middle of a message"
+        conn_close(conn, cut               ? "the connection broke in the middle of a message"
                          : nread == UV_EOF ? "the peer closed the connection"
-                                            : uv_strerror((int)nread));
+                                           : uv_strerror((int)nread));
         return;
     }
     conn->last_rx_us = now_us();
@@ -569,7 +569,7 @@ void conn_goodbye(struct conn *conn, Convoy__Code code, const char *text) {
              code == CONVOY__CODE__CODE_OK ? "" : message_code_name(code),
              code == CONVOY__CODE__CODE_OK ? "" : ": ", text);
     goodbye.code = code;
-    goodbye.text = conn->why;
+    goodbye.text = (char *)(uintptr_t)text;
     message.body_case = CONVOY__MESSAGE__BODY_GOODBYE;
     message.goodbye = &goodbye;
     send_small(conn, &conn->bulk, &message);

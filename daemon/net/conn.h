@@ -33,8 +33,8 @@ struct conn_handlers {
     void (*on_message)(void *owner, const Convoy__Message *header, struct buffer *payload,
                        size_t payload_bytes);
 
-    /* The end, exactly once for each conn_new() that succeeded, after the done callbacks of all that
-     * had not been written. Afterwards the connection is no more. why is a sentence. */
+    /* The end, exactly once for each conn_new() that succeeded, after the done callbacks of all
+     * that had not been written. Afterwards the connection is no more. why is a sentence. */
     void (*on_close)(void *owner, const char *why);
 };
 
@@ -48,8 +48,8 @@ struct segment {
 /* status 0: the kernel has all of the message. Else it will never be written. */
 typedef void conn_done(void *arg, int status);
 
-/* A connection that is not connected yet, with its handle initialised. 0, -ENOMEM, or libuv's error.
- * After success the only way out is conn_close() or conn_goodbye(). */
+/* A connection that is not connected yet, with its handle initialised. 0, -ENOMEM, or libuv's
+ * error. After success the only way out is conn_close() or conn_goodbye(). */
 int conn_new(struct net *net, const struct reader_limits *limits,
              const struct conn_handlers *handlers, void *owner, struct conn **ret_conn);
 
@@ -67,14 +67,14 @@ const char *conn_name(const struct conn *conn);
 void conn_send(struct conn *conn, const Convoy__Message *message);
 
 /* Queues a packed header and its payload, in the order of these calls. Takes the caller's reference
- * to header in every case; segments are copied, and a reference to each one's owner is held until the
- * bytes are written. done is never called from inside this function. 0; -ENOTCONN or -ENOMEM: then
- * done is never called. */
+ * to header in every case; segments are copied, and a reference to each one's owner is held until
+ * the bytes are written. done is never called from inside this function. 0; -ENOTCONN or -ENOMEM:
+ * then done is never called. */
 int conn_send_packed(struct conn *conn, struct buffer *header, size_t header_bytes,
                      const struct segment *segments, size_t count, conn_done *done, void *arg);
 
-/* Says Goodbye after what is queued, waits a moment for the peer to read it, then closes. No message
- * is delivered any more. text is copied. */
+/* Says Goodbye after what is queued, waits a moment for the peer to read it, then closes. No
+ * message is delivered any more. text is copied. */
 void conn_goodbye(struct conn *conn, Convoy__Code code, const char *text);
 
 /* Closes now; on_close is called from the loop, never from inside. why is copied. Idempotent. */

@@ -1,0 +1,71 @@
+/* Real convoyd processes for tests, on sockets that the test has bound (port 0: any free one) and
+ * passes on as a service manager would, so that a daemon can be killed and started again on the
+ * same address. Failures inside are failures of the running test. */
+#ifndef CONVOY_TESTS_LIB_DAEMONS_H
+#define CONVOY_TESTS_LIB_DAEMONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define DAEMONS_MAX    4
+#define DAEMONS_CAP_MS 30000 /* no wait is longer */
+
+struct daemon_process {
+    char node[16];
+    int listen_fd; /* kept by the test */
+    uint16_t port;
+    pid_t pid; /* 0: not running */
+    char yaml[256], log[256];
+};
+
+struct daemons {
+    char folder[128];
+    struct daemon_process all[DAEMONS_MAX]; /* "pi-a", "pi-b", ... in the line's order */
+    int count;
+    const char *model; /* of the next daemons_configure() */
+    const char *extra; /* further lines of YAML, or "" */
+};
+
+/* A temporary folder and count bound sockets; nothing runs yet. model is a path from the
+ * repository's root. */
+void daemons_init(struct daemons *daemons, int count, const char *model);
+
+/* Kills what runs, removes the folder. Shows the logs when the test has failed meanwhile. */
+void daemons_fini(struct daemons *daemons);
+
+/* Writes the YAML of daemon i: the whole line, with count - 1 cuts. */
+void daemons_configure(struct daemons *daemons, int i, const char *const *untils);
+void daemons_configure_all(struct daemons *daemons, const char *const *untils);
+
+/* Starts daemon i on its socket. */
+void daemons_start(struct daemons *daemons, int i);
+void daemons_start_all(struct daemons *daemons);
+
+void daemons_signal(struct daemons *daemons, int i, int number);
+
+/* Waits for the end of daemon i and returns its wait status. */
+int daemons_wait(struct daemons *daemons, int i);
+
+/* kill -9, and wait. */
+void daemons_kill(struct daemons *daemons, int i);
+
+/* True when the log of daemon i contains text. */
+bool daemons_logged(const struct daemons *daemons, int i, const char *text);
+
+/* Waits until daemon i has logged text at least times times. */
+void daemons_wait_log(const struct daemons *daemons, int i, const char *text, int times);
+
+/* Resident bytes of daemon i. */
+size_t daemons_resident(const struct daemons *daemons, int i);
+
+/* The path of convoyd of the same build as the running test. */
+const char *daemons_program(void);
+
+/* Runs convoyd with a configuration in text until it ends; its exit code, and stderr in out. */
+int daemons_run_once(struct daemons *daemons, const char *yaml, const char *const *args, char *out,
+                     size_t size);
+
+uint64_t daemons_now_ms(void);
+
+#endif
