@@ -28,6 +28,52 @@ static void copy_strided(size_t elem_size, const void *x, ptrdiff_t sx, void *y,
     }
 }
 
+/* Two dimensions of a walk, as one operand sees them. */
+struct plane {
+    ptrdiff_t rows, cols;
+    ptrdiff_t x_row, x_col, y_row, y_col; /* strides */
+};
+
+#define TILE 16 /* elements on a side: both operands' lines stay in the first cache */
+
+/* A transpose: x is dense along rows, y along cols, so neither order alone is good. */
+static void copy_tiles(size_t elem_size, const struct plane *p, const char *x, char *y) {
+    ptrdiff_t size = (ptrdiff_t)elem_size;
+
+    for (ptrdiff_t r = 0; r < p->rows; r += TILE)
+        for (ptrdiff_t c = 0; c < p->cols; c += TILE)
+            for (ptrdiff_t i = r; i < kn_min(r + TILE, p->rows); i++)
+                copy_strided(elem_size, x + (i * p->x_row + c * p->x_col) * size, p->x_col,
+                             y + (i * p->y_row + c * p->y_col) * size, p->y_col,
+                             kn_min(TILE, p->cols - c));
+}
+
+/* The two last dimensions are a transpose. */
+static bool is_transpose(const struct kn_walk *walk) {
+    int last = walk->rank - 1;
+
+    return walk->rank >= 2 && walk->strides[0][last - 1] == 1 && walk->strides[0][last] != 1 &&
+           walk->strides[1][last] == 1 && walk->dims[last - 1] >= TILE && walk->dims[last] >= TILE;
+}
+
+static void copy_transposes(size_t elem_size, struct kn_walk *walk, const char *x, char *y) {
+    int last = walk->rank - 1;
+    struct plane plane = {.rows = walk->dims[last - 1],
+                          .cols = walk->dims[last],
+                          .x_row = walk->strides[0][last - 1],
+                          .x_col = walk->strides[0][last],
+                          .y_row = walk->strides[1][last - 1],
+                          .y_col = walk->strides[1][last]};
+    struct kn_walk_pos pos;
+
+    walk->rank--; /* what is left of it: one step per plane, as the last dimension is not walked */
+    ptrdiff_t planes = kn_walk_rows(walk);
+    kn_walk_start(walk, 0, &pos);
+    for (ptrdiff_t i = 0; i < planes; i++, kn_walk_next(walk, &pos))
+        copy_tiles(elem_size, &plane, x + pos.offsets[0] * (ptrdiff_t)elem_size,
+                   y + pos.offsets[1] * (ptrdiff_t)elem_size);
+}
+
 void kn_copy(size_t elem_size, const struct kn_shape *shape, const int64_t *x_strides,
              const void *x, const int64_t *y_strides, void *y) {
     const int64_t *strides[] = {x_strides, y_strides};
@@ -35,6 +81,10 @@ void kn_copy(size_t elem_size, const struct kn_shape *shape, const int64_t *x_st
     struct kn_walk_pos pos;
 
     kn_walk_init(&walk, shape, 2, strides);
+    if (is_transpose(&walk)) {
+        copy_transposes(elem_size, &walk, x, y);
+        return;
+    }
 
     int last = walk.rank - 1;
     ptrdiff_t rows = kn_walk_rows(&walk), count = walk.dims[last], size = (ptrdiff_t)elem_size;
