@@ -8,19 +8,9 @@ static const struct kn_conv_algo *const algos[] = {
     &kn_conv_depthwise, &kn_conv_1x1, &kn_conv_im2col, /* does everything */
 };
 
-#define COORD_MAX (INT_MAX / 2) /* of any row or column, inside or outside the picture */
-
-static int product(const int *factors, size_t count, size_t *ret_product) {
-    size_t value = 1;
-
-    for (size_t i = 0; i < count; i++)
-        if (__builtin_mul_overflow(value, (size_t)factors[i], &value))
-            return -EOVERFLOW;
-    if (value > PTRDIFF_MAX / 8)
-        return -EOVERFLOW;
-    *ret_product = value;
-    return 0;
-}
+#define TASK_PIXELS 64                /* fewer than any task computes of a larger plane */
+#define COORD_MAX   (INT_MAX / 2)     /* of any row or column, inside or outside the picture */
+#define COUNT_MAX   (PTRDIFF_MAX / 8) /* elements of a tensor */
 
 static bool has_contradiction(const struct kn_conv *conv) {
     const int positive[] = {
@@ -46,20 +36,39 @@ static bool axis_fits(int in, int out, int kernel, int stride, int dil, int pad)
     return reach <= COORD_MAX && pad <= COORD_MAX && pad >= -COORD_MAX;
 }
 
-static int check_sizes(const struct kn_conv *conv) {
-    const int x[] = {conv->n, conv->ic, conv->ih, conv->iw};
-    const int y[] = {conv->n, conv->oc, conv->oh, conv->ow};
-    const int w[] = {conv->oc, conv->ic / conv->group, conv->kh, conv->kw};
-    /* The GEMM library counts rows, columns and distances in int. */
-    const int depth[] = {conv->ic / conv->group, conv->kh, conv->kw};
-    const int out[] = {conv->oh, conv->ow}, in[] = {conv->ih, conv->iw};
-    size_t all, depth_count, out_count, in_count;
+/* Products that must not be larger than max. */
+struct limit {
+    int factors[4];
+    size_t max;
+};
 
-    if (product(x, 4, &all) || product(y, 4, &all) || product(w, 4, &all) ||
-        product(depth, 3, &depth_count) || product(out, 2, &out_count) ||
-        product(in, 2, &in_count) || depth_count > INT_MAX || out_count > INT_MAX ||
-        in_count > INT_MAX)
-        return -EOVERFLOW;
+static bool limit_holds(const struct limit *limit) {
+    size_t value = 1;
+
+    for (size_t i = 0; i < sizeof(limit->factors) / sizeof(limit->factors[0]); i++)
+        if (__builtin_mul_overflow(value, (size_t)limit->factors[i], &value))
+            return false;
+    return value <= limit->max;
+}
+
+/* Tensors fit memory; what the GEMM library counts in int (rows, columns, distances) and tasks
+ * (planes, and strips of planes) fit int. */
+static int check_sizes(const struct kn_conv *conv) {
+    int icg = conv->ic / conv->group;
+    const struct limit limits[] = {
+        {{conv->n, conv->ic, conv->ih, conv->iw}, COUNT_MAX},
+        {{conv->n, conv->oc, conv->oh, conv->ow}, COUNT_MAX},
+        {{conv->oc, icg, conv->kh, conv->kw}, COUNT_MAX},
+        {{icg, conv->kh, conv->kw, 1}, INT_MAX},
+        {{conv->ih, conv->iw, 1, 1}, INT_MAX},
+        {{conv->oh, conv->ow, 1, 1}, INT_MAX},
+        {{conv->n, conv->ic, 1, 1}, INT_MAX},
+        {{conv->n, conv->oc, conv->oh, (conv->ow - 1) / TASK_PIXELS + 1}, INT_MAX},
+    };
+
+    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+        if (!limit_holds(&limits[i]))
+            return -EOVERFLOW;
     if (!axis_fits(conv->ih, conv->oh, conv->kh, conv->stride_h, conv->dil_h, conv->pad_top) ||
         !axis_fits(conv->iw, conv->ow, conv->kw, conv->stride_w, conv->dil_w, conv->pad_left))
         return -EOVERFLOW;

@@ -82,7 +82,8 @@ struct kn_activation {
     float a, b;
 };
 
-/* y[i] = act(x[i]), count elements; y may be x. */
+/* y[i] = act(x[i]), count elements; y may be x. NaN stays NaN (but for thresholded ReLU, which has
+ * it 0); at the infinities the results are the limits. */
 void kn_activate(const struct kn_activation *act, const float *x, float *y, size_t count,
                  struct kn_threads *threads);
 
@@ -114,7 +115,9 @@ struct kn_conv_plan {
     int panel;              /* internal: columns of one strip */
 };
 
-/* Chooses. -EINVAL when the shapes contradict each other, -EOVERFLOW when a size does not fit. */
+/* Chooses. threads: the most that will ever run it; no part of the choice but workspace_bytes
+ * depends on it. -EINVAL when the shapes contradict each other, -EOVERFLOW when a size does not
+ * fit. */
 int kn_conv_plan(const struct kn_conv *conv, int threads, struct kn_conv_plan *ret_plan);
 const char *
 kn_conv_algo_name(const struct kn_conv_plan *plan); /* "im2col", "1x1", "depthwise", ... */
@@ -124,7 +127,7 @@ kn_conv_algo_name(const struct kn_conv_plan *plan); /* "im2col", "1x1", "depthwi
 void kn_conv_pack(const struct kn_conv_plan *plan, const float *w, const float *bias, void *packed);
 
 /* residual is NULL unless plan->conv.residual; y may be residual. workspace is workspace_bytes
- * long. */
+ * long; threads has no more threads than the plan was made for. */
 void kn_conv_run(const struct kn_conv_plan *plan, const void *packed, const float *x,
                  const float *residual, float *y, void *workspace, struct kn_threads *threads);
 void kn_conv_ref(const struct kn_conv *conv, const float *w, const float *bias, const float *x,
@@ -173,7 +176,8 @@ struct kn_pool {
     bool count_include_pad;
 };
 /* ret_index: MaxPool's second output, [planes][oh][ow] of int64, flat index into the whole x; NULL
- * when not wanted. */
+ * when not wanted. NaN wins every maximum. A window without a single cell of the picture gives
+ * -infinity at index 0, or the average 0. */
 void kn_pool(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_index,
              struct kn_threads *threads);
 void kn_pool_ref(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_index);
@@ -181,12 +185,13 @@ void kn_pool_ref(const struct kn_pool *pool, const float *x, float *y, int64_t *
 /* ---- normalisation
  * -------------------------------------------------------------------------------------------- */
 
-/* y = x * scale[c] + shift[c], then act; x [n][c][inner]; y may be x. */
+/* y = x * scale[c] + shift[c], then act (may be NULL); x [n][c][inner]; y may be x. */
 void kn_scale_shift(int n, int c, size_t inner, const float *scale, const float *shift,
                     const struct kn_activation *act, const float *x, float *y,
                     struct kn_threads *threads);
 
-/* LRN (1, 13): x [n][c][inner], window of size channels. */
+/* LRN (1, 13): x [n][c][inner], window of size channels, an even one reaching one further up than
+ * down. */
 void kn_lrn(int n, int c, size_t inner, int size, float alpha, float beta, float bias,
             const float *x, float *y, struct kn_threads *threads);
 void kn_lrn_ref(int n, int c, size_t inner, int size, float alpha, float beta, float bias,
@@ -194,7 +199,8 @@ void kn_lrn_ref(int n, int c, size_t inner, int size, float alpha, float beta, f
 
 enum kn_softmax_kind { KN_SOFTMAX, KN_LOG_SOFTMAX, KN_HARDMAX };
 
-/* Along the middle of x [outer][axis][inner]; y may be x. */
+/* Along the middle of x [outer][axis][inner]; y may be x. KN_HARDMAX: 1 at the first of the
+ * largest. */
 void kn_softmax(enum kn_softmax_kind kind, size_t outer, size_t axis, size_t inner, const float *x,
                 float *y);
 void kn_softmax_ref(enum kn_softmax_kind kind, size_t outer, size_t axis, size_t inner,
@@ -234,8 +240,9 @@ enum kn_binary {
 
 /* y = a op b over shape, a and b walked by their strides, y dense; both of type. y may be a or b
  * where they are not broadcast and the result type is the same. -ENOTSUP for an op that the type
- * does not have. Integer division by zero gives 0, and the smallest integer divided by -1 gives
- * itself: no trap. */
+ * does not have. Integers wrap; their division by zero gives 0, and the smallest integer divided by
+ * -1 gives itself: no trap. KN_MOD (integers) has the divisor's sign, KN_FMOD the dividend's.
+ * Minimum and maximum of NaN and anything are NaN. */
 int kn_binary(enum kn_binary op, enum kn_type type, const struct kn_shape *shape,
               const int64_t *a_strides, const int64_t *b_strides, const void *a, const void *b,
               void *y, struct kn_threads *threads);
@@ -265,8 +272,9 @@ void kn_where(size_t elem_size, const struct kn_shape *shape, const int64_t *c_s
               const int64_t *a_strides, const int64_t *b_strides, const bool *cond, const void *a,
               const void *b, void *y);
 
-/* y[i] = (to) x[i] as ONNX Cast: towards zero to integers, non-zero to true. -ENOTSUP for an
- * unknown type. */
+/* y[i] = (to) x[i] as ONNX Cast: towards zero to integers, non-zero to true. Where ONNX leaves it
+ * open: numbers too large for an integer type saturate and NaN is 0; integers keep their low bits.
+ * -ENOTSUP for an unknown type. */
 int kn_cast(enum kn_type from, enum kn_type to, const void *x, void *y, size_t count);
 
 enum kn_reduce {
@@ -282,8 +290,10 @@ enum kn_reduce {
     KN_REDUCE_SUM_SQUARE,
     KN_REDUCE_COUNT,
 };
-/* Reduces the axes whose reduced[] is true; y is dense over the others, in order. float, int32,
- * int64. */
+/* Reduces the axes whose reduced[] is true; y is dense over the others, in order. float
+ * (accumulated in double), int32, int64 (wrapping in 64 bits; not LOG_SUM_EXP); -ENOTSUP otherwise.
+ * Over no elements: 0, 1 for PROD, -infinity for MAX, infinity for MIN (the type's least and
+ * largest integer). */
 int kn_reduce(enum kn_reduce op, enum kn_type type, const struct kn_shape *shape,
               const bool *reduced, const void *x, void *y);
 
@@ -302,7 +312,8 @@ void kn_gather(size_t elem_size, size_t outer, size_t axis, size_t inner, const 
                size_t count, const void *x, void *y);
 
 enum kn_pad_mode { KN_PAD_CONSTANT, KN_PAD_REFLECT, KN_PAD_EDGE, KN_PAD_WRAP };
-/* Pad (2, 11, 13): begin and end per axis, may be negative (crop). value points to one element. */
+/* Pad (2, 11, 13): begin and end per axis, may be negative: then x is cropped first, and the mode
+ * sees what is left (an axis without elements gives value). value points to one element. */
 void kn_pad(size_t elem_size, enum kn_pad_mode mode, const struct kn_shape *x_shape,
             const int64_t *begin, const int64_t *end, const void *value, const void *x, void *y);
 
@@ -320,7 +331,9 @@ enum kn_resize_coord {
 enum kn_resize_round { KN_ROUND_PREFER_FLOOR, KN_ROUND_PREFER_CEIL, KN_ROUND_FLOOR, KN_ROUND_CEIL };
 
 /* Resize (10, 11, 13) and Upsample (7, 9) of the two last axes: x [planes][ih][iw] -> y
- * [planes][oh][ow]. */
+ * [planes][oh][ow]. Coordinates are computed in float. KN_COORD_ALIGN_CORNERS uses oh and ow, as
+ * the operator's text says, not ih * scale_h (ONNX's own two tests with a fractional one differ).
+ * Cells outside the picture repeat its border; exclude_outside and antialias are not done. */
 struct kn_resize {
     enum kn_resize_mode mode;
     enum kn_resize_coord coord;

@@ -5,6 +5,7 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/kernels.h"
 #include "tests/lib/kn_check.h"
@@ -115,6 +116,38 @@ static void a_row_is_the_same_bits_at_any_address(void **state) {
     }
 }
 
+/* Cuts move tensors about in memory: that must not show in the numbers. */
+static void products_are_the_same_bits_at_any_address(void **state) {
+    static const int shapes[][3] = {{5, 7, 9}, {16, 49, 576}, {64, 196, 128}, {130, 33, 300}};
+    struct rng rng = {.state = 24};
+
+    (void)state;
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
+        struct kn_gemm g = {.m = shapes[s][0], .n = shapes[s][1], .k = shapes[s][2], .alpha = 1.0f};
+        size_t a_count = (size_t)(g.m * g.k), b_count = (size_t)(g.k * g.n);
+        size_t bytes = (size_t)(g.m * g.n) * sizeof(float);
+        struct guarded a = guarded_floats(&rng, a_count), b = guarded_floats(&rng, b_count);
+        struct guarded first = guarded_new(bytes);
+        kn_gemm(&g, a.data, b.data, NULL, first.data, NULL);
+        for (size_t shift = 1; shift < 16; shift += 2) {
+            struct guarded a2 = guarded_new((a_count + 32) * sizeof(float));
+            struct guarded b2 = guarded_new((b_count + 32) * sizeof(float));
+            struct guarded y = guarded_new(bytes + 16 * sizeof(float));
+            float *y2 = (float *)y.data + shift;
+            memcpy((float *)a2.data + shift, a.data, a_count * sizeof(float));
+            memcpy((float *)b2.data + 16 - shift, b.data, b_count * sizeof(float));
+            kn_gemm(&g, (float *)a2.data + shift, (float *)b2.data + 16 - shift, NULL, y2, NULL);
+            check_bytes(y2, first.data, bytes, "shifted matrices");
+            guarded_free(&a2, "a");
+            guarded_free(&b2, "b");
+            guarded_free(&y, "y");
+        }
+        guarded_free(&a, "a");
+        guarded_free(&b, "b");
+        guarded_free(&first, "y");
+    }
+}
+
 static void a_product_without_terms_is_the_addend(void **state) {
     const struct kn_gemm g = {.m = 1, .n = 2, .alpha = 1.0f, .beta = 2.0f, .c_stride_n = 1};
     const float c[] = {3, 4};
@@ -132,6 +165,7 @@ int main(void) {
         cmocka_unit_test(random_products_agree_with_the_reference),
         cmocka_unit_test(products_of_several_blocks_agree_with_the_reference),
         cmocka_unit_test(a_row_is_the_same_bits_at_any_address),
+        cmocka_unit_test(products_are_the_same_bits_at_any_address),
         cmocka_unit_test(a_product_without_terms_is_the_addend),
     };
 
