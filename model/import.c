@@ -35,7 +35,8 @@ struct import {
 
 struct budget {
     size_t left;
-    bool exceeded;
+    bool exceeded;  /* an allocation was refused */
+    bool no_memory; /* an allocation failed */
 };
 
 static void *budget_alloc(void *data, size_t size) {
@@ -45,8 +46,10 @@ static void *budget_alloc(void *data, size_t size) {
         return NULL;
     }
     size_t *memory = malloc(BUDGET_HEADER + size);
-    if (!memory)
+    if (!memory) {
+        budget->no_memory = true;
         return NULL;
+    }
     budget->left -= BUDGET_HEADER + size;
     memory[0] = size;
     return (char *)memory + BUDGET_HEADER;
@@ -71,11 +74,12 @@ static int decode(const uint8_t *data, size_t size, ProtobufCAllocator *allocato
         return rc;
     Onnx__ModelProto *model = onnx__model_proto__unpack(allocator, skeleton_size, skeleton);
     free(skeleton);
+    if (!model && budget->no_memory)
+        return err_set(err, -ENOMEM, "out of memory");
     if (!model)
-        return budget->exceeded
-                   ? err_set(err, -EBADMSG,
-                             "not a valid ONNX file: far too many fields for its size")
-                   : err_set(err, -EBADMSG, "not a valid ONNX file: protobuf cannot decode it");
+        return err_set(err, -EBADMSG, "not a valid ONNX file: %s",
+                       budget->exceeded ? "far too many fields for its size"
+                                        : "protobuf cannot decode it");
     *ret_model = model;
     return 0;
 }

@@ -142,7 +142,8 @@ static void external_data_is_read_in_place(void **state) {
 
 static void the_digest_covers_external_files_in_order_of_mention(void **state) {
     struct fixture *f = *state;
-    static uint8_t bytes[ONNX_BYTES_MAX + 100];
+    static const uint8_t mentioned[24] = "ABCDEFGH0123456789abcdef";
+    static uint8_t bytes[ONNX_BYTES_MAX + sizeof(mentioned)];
     uint8_t digest[SHA256_SIZE];
     begin_small(f);
     put_external(&f->file, "v", "2", (struct external){"sub/v.bin", NULL, NULL});
@@ -150,8 +151,8 @@ static void the_digest_covers_external_files_in_order_of_mention(void **state) {
     put_external(&f->file, "v2", "1", (struct external){"sub/v.bin", "4", NULL});
     assert_int_equal(end_and_import(f, NULL), 0);
     memcpy(bytes, f->file.data, f->file.size);
-    memcpy(bytes + f->file.size, "ABCDEFGH0123456789abcdef", 24);
-    assert_int_equal(sha256(bytes, f->file.size + 24, digest), 0);
+    memcpy(bytes + f->file.size, mentioned, sizeof(mentioned));
+    assert_int_equal(sha256(bytes, f->file.size + sizeof(mentioned), digest), 0);
 
     assert_memory_equal(f->graph->digest, digest, sizeof(digest));
 }
