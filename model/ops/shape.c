@@ -124,6 +124,11 @@ static int unsqueeze_plan(struct op_call *call, void *ret) {
     return rc < 0 ? rc : set_view(call, rank, dims);
 }
 
+static bool mask_wanted(const struct node *node) {
+    const struct value *mask = node->outputs_count > 1 ? node->outputs[1] : NULL;
+    return mask && (mask->is_output || mask->consumers_count > 0);
+}
+
 /* Identity, and Dropout, which does nothing but when training. */
 static int identity_plan(struct op_call *call, void *ret) {
     (void)ret;
@@ -144,14 +149,26 @@ static int identity_plan(struct op_call *call, void *ret) {
         return op_fail(call, -ENOTSUP, "training_mode is not supported");
     const struct tensor_desc *x = op_in(call, 0);
     rc = set_view(call, x->rank, x->dims);
+    call->view = !mask_wanted(call->node);
     return rc < 0 ? rc : op_set(call, 1, DTYPE_BOOL, x->rank, x->dims);
+}
+
+/* Only where somebody wants the mask: it keeps everything. */
+static int identity_run(const struct op_args *args) {
+    size_t count = op_count(&args->in[0]->desc);
+    memcpy(args->out[0]->data, args->in[0]->data,
+           count * dtype_size(args->in[0]->desc.dtype));
+    if (args->out_count > 1 && args->out[1])
+        memset(args->out[1]->data, 1, count);
+    return 0;
 }
 
 const struct op_kind kind_reshape = {.plan = reshape_plan};
 const struct op_kind kind_flatten = {.plan = flatten_plan};
 const struct op_kind kind_squeeze = {.plan = squeeze_plan};
 const struct op_kind kind_unsqueeze = {.plan = unsqueeze_plan};
-const struct op_kind kind_identity = {.plan = identity_plan, .flags = OP_DROP};
+const struct op_kind kind_identity = {
+    .plan = identity_plan, .run = identity_run, .flags = OP_DROP};
 
 /* ---- shapes as tensors ---- */
 
