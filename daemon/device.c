@@ -133,7 +133,7 @@ static void adopt(struct device *device, struct held *held) {
         held = planset_add(&device->plans, held, now_us, &dropped);
         log_plan(held, "held");
     } else {
-        planset_retire(&device->plans, now_us);
+        planset_retire(&device->plans);
         log_info("%s is not in the pipeline: idle", device->config->node);
     }
     if (dropped)

@@ -33,7 +33,8 @@ struct held {
     struct link *link;  /* to the next device; NULL on the last stage */
     bool next_ready;    /* the next device has announced this plan */
     size_t frames;      /* that are on this device under this plan */
-    uint64_t since_us;  /* when it was adopted */
+    uint64_t since_us;  /* when it was adopted, or became the newest again */
+    uint64_t used_us;   /* when a frame last came under it; 0: never */
     uint64_t ready_us;  /* when it became ready, 0: it is not */
     uint64_t active_us; /* when the ingress took it into use; 0: never */
     unsigned refs;

@@ -32,7 +32,7 @@ struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us
                          struct held **ret_dropped) {
     size_t at = index_of(set, held->id);
     *ret_dropped = NULL;
-    set->retired_us = 0;
+    set->retired = false;
     if (at < set->count) {
         struct held *known = set->plans[at];
         struct plan *plan = known->plan;
@@ -51,9 +51,8 @@ struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us
     return held;
 }
 
-void planset_retire(struct planset *set, uint64_t now_us) {
-    if (set->retired_us == 0)
-        set->retired_us = now_us;
+void planset_retire(struct planset *set) {
+    set->retired = true;
 }
 
 struct held *planset_find(const struct planset *set, const uint8_t *id, size_t size) {
@@ -89,18 +88,18 @@ size_t planset_ready_ids(const struct planset *set, const uint8_t *ret_ids[PLANS
     return count;
 }
 
+static bool is_in_use(const struct held *held) {
+    return held->used_us != 0 && held->used_us >= held->since_us;
+}
+
 struct held *planset_take_unneeded(struct planset *set, uint64_t now_us, uint64_t grace_us) {
-    uint64_t settled_us = set->retired_us;
-    size_t keep = 0;
-    if (settled_us == 0 && set->count > 0) {
-        settled_us = set->plans[0]->ready_us;
-        keep = 1;
-    }
-    if (settled_us == 0 || now_us - settled_us < grace_us)
+    size_t keep = set->retired ? 0 : 1;
+    if (set->count == 0 || (!set->retired && !is_in_use(set->plans[0])))
         return NULL;
     for (size_t i = set->count; i-- > keep;) {
         struct held *held = set->plans[i];
-        if (held->frames == 0) {
+        uint64_t last_us = is_in_use(held) ? held->used_us : held->since_us;
+        if (held->frames == 0 && now_us - last_us >= grace_us) {
             remove_at(set, i);
             return held;
         }

@@ -3,7 +3,8 @@
  * A plan is ready here when its stage is prepared and the device behind has announced it (or there
  * is none behind). The ingress tags frames with the newest plan that is ready, so that a line whose
  * devices reload one after the other goes on with the plan that all of them still hold. Older plans
- * are kept until no frame is under them and the newest has been ready for a grace period. */
+ * are kept until frames have come under the newest and none has come under them for a grace period:
+ * a device that was reloaded first must serve those that were not, for as long as that takes. */
 #ifndef CONVOY_DAEMON_CONTROL_PLANSET_H
 #define CONVOY_DAEMON_CONTROL_PLANSET_H
 
@@ -14,7 +15,7 @@
 struct planset {
     struct held *plans[PLANSET_MAX]; /* newest first, each with a reference */
     size_t count;
-    uint64_t retired_us; /* when the configuration last stopped naming any plan; 0: it names one */
+    bool retired; /* the configuration names no plan any more */
 };
 
 /* Adopts held as the newest plan and takes the caller's reference. When the set has its id already,
@@ -24,7 +25,7 @@ struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us
                          struct held **ret_dropped);
 
 /* The configuration names no plan any more: those that are left are old ones. */
-void planset_retire(struct planset *set, uint64_t now_us);
+void planset_retire(struct planset *set);
 
 struct held *planset_find(const struct planset *set, const uint8_t *id, size_t size);
 

@@ -60,6 +60,7 @@ static void drop_held(struct frame *frame) {
 static void take_held(struct frame *frame, struct held *held) {
     drop_held(frame);
     frame->held = held_ref(held);
+    held->used_us = device_now_us();
     held->frames++;
 }
 
