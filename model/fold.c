@@ -201,6 +201,8 @@ static int numbers(struct fold *fold, struct value *value, int depth, struct err
     if (rc == 0)
         keep_outputs(value->producer, &e);
     evaluation_fini(&e, value->producer);
+    if (rc == -EINVAL)
+        rc = -EBADMSG; /* impossible numbers are the file's */
     return rc < 0 ? err_prefix(err, rc, "node '%s'", value->producer->name) : 0;
 }
 

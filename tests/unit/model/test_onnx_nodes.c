@@ -152,6 +152,7 @@ static void write_variant(const struct one_case *c, size_t from, const char *pat
     uint8_t *bytes = malloc(size + 1);
     assert_non_null(bytes);
     onnx__model_proto__pack(c->proto, bytes);
+    unlink(path); /* a new file: truncating one waits for the disk */
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(bytes, 1, size, file), size);
