@@ -81,9 +81,9 @@ static void divide_row(const struct kn_pool *pool, ptrdiff_t oy, float *y) {
     full_windows(&cols, &lo, &hi);
     for (ptrdiff_t ox = 0; ox < lo; ox++)
         y[ox] = divide(y[ox], cells * taps_that_count(&cols, ox));
-    if (cells > 0)
+    if (cells > 0) /* else the sums are 0, and stay it */
         divide_all(y + lo, (float)(cells * pool->kw), hi - lo);
-    for (ptrdiff_t ox = cells > 0 ? hi : lo; ox < pool->ow; ox++)
+    for (ptrdiff_t ox = hi; ox < pool->ow; ox++)
         y[ox] = divide(y[ox], cells * taps_that_count(&cols, ox));
 }
 

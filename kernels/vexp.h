@@ -62,7 +62,7 @@ static inline float kn_tanh(float x) {
     p = p * z - 5.36880232e-2f;
     p = p * z + 1.33308306e-1f;
     p = p * z - 3.33332598e-1f;
-    float small = x + x * z * p;
+    float small = x * (1.0f + z * p);
     float large = 1.0f - 2.0f / (kn_exp(2.0f * size) + 1.0f);
     large = kn_bits_float(kn_float_bits(large) | (kn_float_bits(x) & 0x80000000u));
     return size < 0.625f ? small : large;

@@ -252,9 +252,9 @@ static void check_binary(struct rng *rng, enum kn_binary op, enum kn_type type, 
     struct operand a, b;
     char text[64];
 
-    if (rng_chance(rng, 3)) {
-        shape = (struct kn_shape){.rank = 2, .dims = {3, 30011}};
-        count = 3 * 30011;
+    if (rng_chance(rng, 1)) {
+        shape = (struct kn_shape){.rank = 2, .dims = {3, 40009}};
+        count = 3 * 40009;
         bytes = count * size_of(op >= KN_AND ? KN_BOOL : type);
     }
     snprintf(text, sizeof(text), "binary %d of type %d, rank %d", (int)op, (int)type, shape.rank);
