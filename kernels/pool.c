@@ -94,7 +94,7 @@ typedef int32_t mask __attribute__((vector_size(32), aligned(4), may_alias));
 /* s where v is not above it. */
 static inline __attribute__((always_inline)) void take_max(kn_vec *s, const kn_vec *from) {
     kn_vec v = *from;
-    mask m = (v > *s) | (v != v);
+    mask m = (v > *s) | (v != v); /* NaN. NOLINT(misc-redundant-expression) */
 
     *s = (kn_vec)(((mask)v & m) | ((mask)*s & ~m));
 }

@@ -118,10 +118,10 @@ static void run(const struct problem *p, int threads, const float *residual, flo
 }
 
 static void check_problem(const struct problem *p) {
-    double depth = (double)(p->conv.ic / p->conv.group) * p->conv.kh * p->conv.kw;
+    int depth = p->conv.ic / p->conv.group * p->conv.kh * p->conv.kw;
     /* An activation stretches a difference by less than two. */
     struct tolerance tolerance = {
-        .units = 2.0 * (4.0 + sqrt(depth)), .magnitude = p->magnitude.data, .least = 1e-3};
+        .units = 2.0 * (4.0 + sqrt((double)depth)), .magnitude = p->magnitude.data, .least = 1e-3};
     size_t bytes = p->outputs * sizeof(float);
     struct guarded first = guarded_new(bytes);
 
