@@ -4,6 +4,7 @@ import glob
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -114,13 +115,20 @@ class Answering(LineCase):
         (one,), (three,) = glob.glob(self.path("one", "*.npy")), glob.glob(self.path("three", "*.npy"))
         self.assertEqual(numpy.load(one).tobytes(), numpy.load(three).tobytes())
 
-    def test_a_part_written_by_split_is_the_stage(self):
-        pictures = self.pictures(20)
+    def test_parts_written_by_split_run_one_after_the_other_as_the_whole(self):
+        numpy.save(self.path("x.npy"), numpy.random.default_rng(2).random((1, 1, 28, 28), dtype=numpy.float32))
         self.ctl_ok("split", RESNET, "--until", CUTS[0], "--until", CUTS[1], "-o", self.path("parts"))
-        self.assertEqual(len(glob.glob(self.path("parts", "*.onnx"))), 3)
-        for part in glob.glob(self.path("parts", "*.onnx")):
-            self.ctl_ok("inspect", part)
-        self.run_alone(pictures)
+        self.assertEqual(len(os.listdir(self.path("parts"))), 3)
+        tensors = {"input": self.path("x.npy")}
+        for part in sorted(glob.glob(self.path("parts", "*.onnx"))):
+            inputs = json.loads(self.ctl_ok("inspect", part, "--json"))["inputs"]
+            words = [word for i in inputs for word in ("--tensor", f"{i['name']}={tensors[i['name']]}")]
+            out = part + ".out"
+            self.ctl_ok("run", part, *words, "--out", out)
+            for output in json.loads(self.ctl_ok("inspect", part, "--json"))["outputs"]:
+                tensors[output["name"]] = os.path.join(out, re.sub(r"[^A-Za-z0-9._-]", "_", output["name"]) + ".npy")
+        self.ctl_ok("run", RESNET, "--tensor", f"input={self.path('x.npy')}", "--out", self.path("whole"))
+        self.assertEqual(numpy.load(tensors["prob"]).tobytes(), numpy.load(self.path("whole", "prob.npy")).tobytes())
 
 
 class Moving(LineCase):
@@ -147,6 +155,7 @@ class Moving(LineCase):
                 self.wait_until(lambda: self.lines_so_far(name) > 20, "frames flow")
                 cuts = next(positions)
                 self.move(daemons, cuts, order)
+                self.assertIsNone(client.poll(), "the frames ended before the cut moved")
                 self.wait_until(lambda: self.plan_of(daemons.to) == cuts, f"the line runs with {cuts}")
                 self.assertTrue(self.collect(client, name).same(alone))
 
