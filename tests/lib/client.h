@@ -9,7 +9,7 @@
 
 #define CLIENT_CAP_MS   60000
 #define ORACLE_PICTURES 8
-#define CLIENT_FRAMES   20000
+#define CLIENT_FRAMES   110000
 
 /* What the answers must be. */
 struct oracle {

@@ -1,0 +1,303 @@
+/* The daemon's cores that know no sockets: back-off, windows, buffers, flights. */
+#include "daemon/data/frame.h"
+#include "daemon/data/pool.h"
+#include "daemon/data/window.h"
+#include "daemon/net/backoff.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* ---- back-off -------------------------------------------------------------------------------- */
+
+static void backoff_doubles_from_100_ms_to_5_s_with_jitter_below(void **state) {
+    static const uint64_t whole[] = {100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000};
+    (void)state;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        struct backoff backoff;
+        backoff_init(&backoff, seed);
+        for (size_t i = 0; i < sizeof(whole) / sizeof(whole[0]); i++)
+            assert_in_range(backoff_next(&backoff), whole[i] / 2, whole[i]);
+    }
+}
+
+static void backoff_starts_over_after_a_success(void **state) {
+    struct backoff backoff;
+    (void)state;
+    backoff_init(&backoff, 1);
+    for (int i = 0; i < 10; i++)
+        backoff_next(&backoff);
+    backoff_reset(&backoff);
+    assert_in_range(backoff_next(&backoff), 50, 100);
+}
+
+static void backoffs_of_two_devices_do_not_keep_step(void **state) {
+    struct backoff a, b;
+    int same = 0;
+    (void)state;
+    backoff_init(&a, 1);
+    backoff_init(&b, 2);
+    for (int i = 0; i < 50; i++)
+        same += backoff_next(&a) == backoff_next(&b);
+    assert_true(same < 10);
+}
+
+/* ---- windows --------------------------------------------------------------------------------- */
+
+static void a_window_grants_its_limit_once(void **state) {
+    struct window window = {.limit = 8};
+    (void)state;
+    assert_int_equal(window_grant(&window), 8);
+    assert_int_equal(window_grant(&window), 0);
+}
+
+static void a_frame_without_a_credit_is_refused(void **state) {
+    struct window window = {.limit = 1};
+    (void)state;
+    assert_int_equal(window_take(&window), -EDQUOT);
+    window_grant(&window);
+    assert_int_equal(window_take(&window), 0);
+    assert_int_equal(window_take(&window), -EDQUOT);
+}
+
+static void a_credit_returns_when_its_slot_is_free(void **state) {
+    struct window window = {.limit = 1};
+    (void)state;
+    window_grant(&window);
+    assert_int_equal(window_take(&window), 0);
+    assert_int_equal(window_grant(&window), 0);
+    window_release(&window);
+    assert_int_equal(window_grant(&window), 1);
+}
+
+static void small_amounts_are_held_back_while_the_peer_has_credits(void **state) {
+    struct window window = {.limit = 8};
+    (void)state;
+    window_grant(&window);
+    assert_int_equal(window_take(&window), 0);
+    window_release(&window);
+    assert_int_equal(window_grant(&window), 0);
+    assert_int_equal(window_take(&window), 0);
+    window_release(&window);
+    assert_int_equal(window_grant(&window), 2);
+}
+
+static void results_from_behind_take_slots_and_withhold_credits(void **state) {
+    struct window window = {.limit = 2};
+    (void)state;
+    window_occupy(&window);
+    window_occupy(&window);
+    window_occupy(&window);
+    assert_int_equal(window_grant(&window), 0);
+    window_release(&window);
+    window_release(&window);
+    assert_int_equal(window_grant(&window), 1);
+}
+
+/* Whatever happens, what the peer may send and what is held stay within the limit. */
+static void a_window_never_exceeds_its_limit_in_random_play(void **state) {
+    struct window window = {.limit = 13};
+    unsigned seed = 1;
+    (void)state;
+    for (int i = 0; i < 100000; i++) {
+        switch (rand_r(&seed) % 4) {
+        case 0:
+            window_take(&window);
+            break;
+        case 1:
+            if (window.occupied > 0)
+                window_release(&window);
+            break;
+        case 2:
+            window_grant(&window);
+            break;
+        default:
+            if (rand_r(&seed) % 100 == 0)
+                window_forget_credits(&window);
+        }
+        assert_true(window.granted + window.occupied <= window.limit);
+        if (window.granted == 0 && window.occupied < window.limit)
+            assert_true(window_grant(&window) > 0); /* no peer starves */
+    }
+}
+
+/* ---- buffers --------------------------------------------------------------------------------- */
+
+static void a_buffer_is_aligned_and_large_enough(void **state) {
+    struct pool *pool = pool_new();
+    (void)state;
+    for (size_t bytes = 0; bytes < 5000; bytes += 7) {
+        struct buffer *buffer = pool_get(pool, bytes);
+        assert_non_null(buffer);
+        assert_true(buffer->capacity >= bytes);
+        assert_true(buffer->capacity <= 512 || buffer->capacity <= bytes + bytes / 4 + 1);
+        assert_int_equal((uintptr_t)buffer->data % TENSOR_ALIGN, 0);
+        memset(buffer->data, 1, bytes + TENSOR_ALIGN); /* the tail is there, says the sanitizer */
+        buffer_unref(buffer);
+    }
+    pool_free(pool);
+}
+
+static void a_steady_stream_takes_the_same_buffers_again(void **state) {
+    struct pool *pool = pool_new();
+    struct pool_stats warm, after;
+    (void)state;
+    for (int round = 0; round < 1000; round++) {
+        struct buffer *a = pool_get(pool, 100000), *b = pool_get(pool, 3000);
+        struct buffer *c = pool_get(pool, 100000);
+        buffer_unref(a);
+        buffer_unref(b);
+        buffer_unref(c);
+        if (round == 0)
+            pool_get_stats(pool, &warm);
+    }
+    pool_get_stats(pool, &after);
+    assert_int_equal(after.allocations, warm.allocations);
+    assert_int_equal(after.allocations, 3);
+    assert_int_equal(after.in_use, 0);
+    pool_free(pool);
+}
+
+static void a_buffer_lives_until_its_last_reference_goes(void **state) {
+    struct pool *pool = pool_new();
+    struct pool_stats stats;
+    struct buffer *buffer = pool_get(pool, 1);
+    (void)state;
+    buffer_ref(buffer);
+    buffer_unref(buffer);
+    pool_get_stats(pool, &stats);
+    assert_int_equal(stats.in_use, 1);
+    buffer_unref(buffer);
+    pool_get_stats(pool, &stats);
+    assert_int_equal(stats.in_use, 0);
+    pool_free(pool);
+}
+
+static void trimming_gives_back_what_nobody_needed_since_the_last_time(void **state) {
+    struct pool *pool = pool_new();
+    struct pool_stats stats;
+    struct buffer *buffers[10];
+    (void)state;
+    for (int i = 0; i < 10; i++)
+        buffers[i] = pool_get(pool, 1000);
+    for (int i = 0; i < 10; i++)
+        buffer_unref(buffers[i]);
+    pool_trim(pool); /* all were needed */
+    pool_get_stats(pool, &stats);
+    assert_int_equal(stats.idle_bytes, 10 * 1024);
+    buffers[0] = pool_get(pool, 1000);
+    buffers[1] = pool_get(pool, 1000);
+    buffer_unref(buffers[0]);
+    buffer_unref(buffers[1]);
+    pool_trim(pool); /* two were */
+    pool_get_stats(pool, &stats);
+    assert_int_equal(stats.idle_bytes, 2 * 1024);
+    pool_free(pool);
+}
+
+static void more_than_a_gigabyte_is_not_given(void **state) {
+    struct pool *pool = pool_new();
+    (void)state;
+    assert_null(pool_get(pool, ((size_t)1 << 30) + 1));
+    assert_null(pool_get(pool, SIZE_MAX));
+    pool_free(pool);
+}
+
+/* ---- flights --------------------------------------------------------------------------------- */
+
+static void end(struct flights *flights, struct frame *frame) {
+    flights_remove(flights, frame);
+    frame->refs = 0;
+    flights_recycle(flights, frame);
+}
+
+static void a_frame_is_found_by_session_and_sequence(void **state) {
+    static struct flights flights;
+    (void)state;
+    flights_init(&flights);
+    for (uint64_t session = 1; session < 20; session++)
+        for (uint64_t sequence = 1; sequence < 100; sequence++)
+            assert_non_null(flights_add(&flights, session, sequence));
+    assert_null(flights_find(&flights, 20, 1));
+    assert_null(flights_find(&flights, 1, 100));
+    for (uint64_t session = 1; session < 20; session++)
+        for (uint64_t sequence = 1; sequence < 100; sequence++) {
+            struct frame *frame = flights_find(&flights, session, sequence);
+            assert_non_null(frame);
+            assert_true(frame->session == session && frame->sequence == sequence);
+            end(&flights, frame);
+            assert_null(flights_find(&flights, session, sequence));
+        }
+    flights_fini(&flights);
+}
+
+static void frames_that_are_over_lend_their_memory_to_new_ones(void **state) {
+    static struct flights flights;
+    (void)state;
+    flights_init(&flights);
+    for (uint64_t sequence = 1; sequence < 1000; sequence++) {
+        struct frame *frame = flights_add(&flights, 1, sequence);
+        frame->answer_is_result = true;
+        end(&flights, frame);
+        frame = flights_add(&flights, 2, sequence);
+        assert_false(frame->answer_is_result);
+        end(&flights, frame);
+    }
+    assert_int_equal(flights.made, 1);
+    flights_fini(&flights);
+}
+
+static void a_frame_that_is_sent_back_takes_its_old_place_in_the_queue(void **state) {
+    static struct flights flights;
+    struct frame_list list = TAILQ_HEAD_INITIALIZER(list);
+    struct frame *frames[5];
+    (void)state;
+    flights_init(&flights);
+    for (uint64_t i = 0; i < 5; i++) {
+        frames[i] = flights_add(&flights, 1, i + 1);
+        frames[i]->accepted_us = i;
+        frame_move(frames[i], &list);
+    }
+    frame_move(frames[1], NULL);
+    frame_move(frames[4], NULL);
+    frame_move_ordered(frames[4], &list);
+    frame_move_ordered(frames[1], &list);
+    uint64_t expected = 1;
+    struct frame *frame;
+    TAILQ_FOREACH(frame, &list, place) {
+        assert_int_equal(frame->sequence, expected++);
+    }
+    for (int i = 0; i < 5; i++) {
+        frame_move(frames[i], NULL);
+        end(&flights, frames[i]);
+    }
+    flights_fini(&flights);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(backoff_doubles_from_100_ms_to_5_s_with_jitter_below),
+        cmocka_unit_test(backoff_starts_over_after_a_success),
+        cmocka_unit_test(backoffs_of_two_devices_do_not_keep_step),
+        cmocka_unit_test(a_window_grants_its_limit_once),
+        cmocka_unit_test(a_frame_without_a_credit_is_refused),
+        cmocka_unit_test(a_credit_returns_when_its_slot_is_free),
+        cmocka_unit_test(small_amounts_are_held_back_while_the_peer_has_credits),
+        cmocka_unit_test(results_from_behind_take_slots_and_withhold_credits),
+        cmocka_unit_test(a_window_never_exceeds_its_limit_in_random_play),
+        cmocka_unit_test(a_buffer_is_aligned_and_large_enough),
+        cmocka_unit_test(a_steady_stream_takes_the_same_buffers_again),
+        cmocka_unit_test(a_buffer_lives_until_its_last_reference_goes),
+        cmocka_unit_test(trimming_gives_back_what_nobody_needed_since_the_last_time),
+        cmocka_unit_test(more_than_a_gigabyte_is_not_given),
+        cmocka_unit_test(a_frame_is_found_by_session_and_sequence),
+        cmocka_unit_test(frames_that_are_over_lend_their_memory_to_new_ones),
+        cmocka_unit_test(a_frame_that_is_sent_back_takes_its_old_place_in_the_queue),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
