@@ -1,6 +1,7 @@
 /* ConvTranspose: the weights' products with every input pixel (a GEMM), scattered into the output.
  * Groups and images are parallel inside the scatter and the products, never across them, so that
  * each output element is summed in one order. */
+#include <limits.h>
 #include <string.h>
 
 #include "conv_internal.h"
@@ -9,9 +10,19 @@ static ptrdiff_t taps_of(const struct kn_conv *conv) {
     return (ptrdiff_t)(conv->oc / conv->group) * conv->kh * conv->kw;
 }
 
+/* A multiple of KN_ALIGN that nobody can allocate, with room to add to it. */
+#define NO_SUCH_SIZE ((size_t)PTRDIFF_MAX / KN_ALIGN * KN_ALIGN)
+
 size_t kn_conv_transpose_workspace(const struct kn_conv *conv) {
-    return kn_round_up((size_t)taps_of(conv) * (size_t)conv->ih * (size_t)conv->iw * sizeof(float),
-                       KN_ALIGN);
+    size_t kernel, taps, pixels, bytes;
+
+    if (__builtin_mul_overflow((size_t)conv->kh, (size_t)conv->kw, &kernel) ||
+        __builtin_mul_overflow(kernel, (size_t)(conv->oc / conv->group), &taps) ||
+        __builtin_mul_overflow((size_t)conv->ih, (size_t)conv->iw, &pixels) || taps > INT_MAX ||
+        pixels > INT_MAX || __builtin_mul_overflow(taps, pixels, &bytes) ||
+        bytes > NO_SUCH_SIZE / sizeof(float))
+        return NO_SUCH_SIZE;
+    return kn_round_up(bytes * sizeof(float), KN_ALIGN);
 }
 
 struct transpose_job {

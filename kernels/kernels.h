@@ -134,7 +134,8 @@ void kn_conv_ref(const struct kn_conv *conv, const float *w, const float *bias, 
                  const float *residual, float *y);
 
 /* ConvTranspose (opsets 1, 11): w [ic][oc/group][kh][kw]; pads are those of the ONNX attribute, oh
- * and ow are given. workspace: kn_conv_transpose_workspace() bytes. */
+ * and ow are given. workspace: kn_conv_transpose_workspace() bytes; where the shape is too large to
+ * be computed, that is more than any machine can allocate. */
 size_t kn_conv_transpose_workspace(const struct kn_conv *conv);
 void kn_conv_transpose(const struct kn_conv *conv, const float *w, const float *bias,
                        const float *x, float *y, void *workspace, struct kn_threads *threads);

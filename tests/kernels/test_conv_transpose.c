@@ -105,10 +105,34 @@ static void one_pixel_spreads_the_kernel(void **state) {
     guarded_free(&workspace, "workspace");
 }
 
+static void a_workspace_that_does_not_fit_cannot_be_allocated(void **state) {
+    const struct kn_conv c = {.n = 1,
+                              .ic = 1,
+                              .ih = 40000,
+                              .iw = 40000,
+                              .oc = 300000,
+                              .oh = 80000,
+                              .ow = 80000,
+                              .kh = 100,
+                              .kw = 100,
+                              .stride_h = 2,
+                              .stride_w = 2,
+                              .dil_h = 1,
+                              .dil_w = 1,
+                              .group = 1};
+    struct kn_conv wider = c;
+
+    (void)state;
+    assert_true(kn_conv_transpose_workspace(&c) > SIZE_MAX / 4);
+    wider.iw = 60000;
+    assert_true(kn_conv_transpose_workspace(&wider) > SIZE_MAX / 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_transposes_agree_with_the_reference),
         cmocka_unit_test(one_pixel_spreads_the_kernel),
+        cmocka_unit_test(a_workspace_that_does_not_fit_cannot_be_allocated),
     };
 
     return cmocka_run_group_tests(tests, check_setup, check_teardown);
