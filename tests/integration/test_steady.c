@@ -23,7 +23,7 @@
 
 #define MODEL    "models/fmnist_resnet.onnx"
 #define CUT      "/m/f/f.5/Relu_1"
-#define WARM_UP  500
+#define ROUNDS   10
 #define MEASURED 1000
 #define FLAT     100000
 #define FLAT_FEW 5000 /* with CONVOY_TEST_QUICK, and under sanitizers */
