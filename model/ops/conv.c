@@ -208,11 +208,12 @@ bool conv_absorb_pad(void *data, const struct pad_plan *pad) {
     int rank = pad->shape.rank, w = rank - 1, h = rank - 2;
     if (rank == 4) {
         wider.ih = (int)pad->shape.dims[h];
-        wider.pad_top += (int)pad->begin[h];
+        if (__builtin_add_overflow(wider.pad_top, (int)pad->begin[h], &wider.pad_top))
+            return false;
     }
     wider.iw = (int)pad->shape.dims[w];
-    wider.pad_left += (int)pad->begin[w];
-    if (wider.ih < 1 || wider.iw < 1 || kn_conv_plan(&wider, 1, &probe) < 0)
+    if (__builtin_add_overflow(wider.pad_left, (int)pad->begin[w], &wider.pad_left) ||
+        wider.ih < 1 || wider.iw < 1 || kn_conv_plan(&wider, 1, &probe) < 0)
         return false;
     plan->conv = wider;
     return true;

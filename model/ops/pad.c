@@ -100,6 +100,8 @@ static int pad_plan(struct op_call *call, void *ret) {
     call->view = true;
     for (int i = 0; rc == 0 && i < x->rank; i++) {
         rc = check_axis(call, plan, i);
+        if (rc < 0)
+            return rc;
         dims[i] = x->dims[i] + plan->begin[i] + plan->end[i];
         if (plan->begin[i] != 0 || plan->end[i] != 0)
             call->view = false;

@@ -13,8 +13,8 @@
 #include <cmocka.h>
 
 #define TRIPLES         50
-#define QUICK_CUTS      12
-#define QUICK_MACS      400000000U
+#define QUICK_CUTS      6
+#define QUICK_MACS      200000000U
 #define TENSORS_MAX     512 /* alive across one cut */
 #define PARTS_PER_MODEL 3
 
