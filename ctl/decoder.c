@@ -28,10 +28,12 @@ struct decoder {
     AVPacket *packet;
     AVFrame *frame;
     int stream;
+    bool seekable; /* a regular file */
     bool film;
     bool draining; /* the stream has ended, the codec may still hold pictures */
     uint64_t pictures;
     int damage; /* FFmpeg's code for the last packet that could not be decoded */
+    int broken; /* and for what ended the stream before its end */
 };
 
 static int is_interrupted(void *arg) {
@@ -50,7 +52,7 @@ static int read_bytes(void *arg, uint8_t *buf, int size) {
     for (;;) {
         if (is_interrupted(decoder))
             return AVERROR_EXIT;
-        if (decoder->kind == DECODER_STDIN && !await_bytes(decoder->fd))
+        if (!decoder->seekable && !await_bytes(decoder->fd))
             continue;
         ssize_t n = read(decoder->fd, buf, (size_t)size);
         if (n > 0)
@@ -98,9 +100,9 @@ static int attach_io(struct decoder *decoder) {
     uint8_t *buffer = av_malloc(IO_BYTES);
     if (!buffer)
         return AVERROR(ENOMEM);
-    bool seekable = fstat(decoder->fd, &st) == 0 && S_ISREG(st.st_mode);
+    decoder->seekable = fstat(decoder->fd, &st) == 0 && S_ISREG(st.st_mode);
     decoder->io = avio_alloc_context(buffer, IO_BYTES, 0, decoder, read_bytes, NULL,
-                                     seekable ? seek_bytes : NULL);
+                                     decoder->seekable ? seek_bytes : NULL);
     if (!decoder->io) {
         av_free(buffer);
         return AVERROR(ENOMEM);
@@ -140,7 +142,8 @@ static int open_format(struct decoder *decoder, const char *name) {
     return rc;
 }
 
-/* A demuxer of still pictures knows the codec without looking further. */
+/* A demuxer of still pictures. It knows the codec without looking further, and takes a whole file
+ * at once, but a pipe only after avformat_find_stream_info() has given it a parser. */
 static bool is_picture_format(const AVInputFormat *format) {
     size_t len = strlen(format->name);
     return len > 5 && strcmp(format->name + len - 5, "_pipe") == 0;
@@ -150,8 +153,8 @@ static int open_codec(struct decoder *decoder) {
     const AVCodec *codec = NULL;
     bool picture = is_picture_format(decoder->format->iformat);
     int rc;
-    decoder->film = !picture || decoder->kind != DECODER_FILE;
-    if (!picture) {
+    decoder->film = !picture || decoder->kind != DECODER_FILE || !decoder->seekable;
+    if (!picture || !decoder->seekable) {
         rc = avformat_find_stream_info(decoder->format, NULL);
         if (rc < 0)
             return rc;
@@ -224,8 +227,8 @@ void decoder_free(struct decoder *decoder) {
     av_free(decoder);
 }
 
-/* Gives the codec the next packet of our stream, or at the end of the stream the order to drain.
- * Returns FFmpeg's code. */
+/* Gives the codec the next packet of our stream, or at the end of the stream the order to drain. An
+ * error of reading ends the stream; of decoding, only the packet. Returns FFmpeg's code. */
 static int feed_codec(struct decoder *decoder) {
     for (;;) {
         int rc = av_read_frame(decoder->format, decoder->packet);
@@ -235,12 +238,11 @@ static int feed_codec(struct decoder *decoder) {
                 return AVERROR_EXIT;
             continue;
         }
-        if (rc == AVERROR_EOF) {
+        if (rc < 0) {
             decoder->draining = true;
+            decoder->broken = rc == AVERROR_EOF ? 0 : rc;
             return avcodec_send_packet(decoder->codec, NULL);
         }
-        if (rc < 0)
-            return rc;
         bool ours = decoder->packet->stream_index == decoder->stream;
         if (ours)
             rc = avcodec_send_packet(decoder->codec, decoder->packet);
@@ -273,6 +275,17 @@ static int explain_nothing(const struct decoder *decoder, struct err *err) {
     return explain(decoder->damage ? decoder->damage : AVERROR_INVALIDDATA, err);
 }
 
+/* The stream has ended and the codec is empty. */
+static int end_stream(struct decoder *decoder, struct err *err) {
+    int broken = decoder->broken;
+    decoder->broken = 0; /* is said once */
+    if (broken == AVERROR_EXIT || (broken && decoder->pictures))
+        return explain(broken, err);
+    if (broken)
+        decoder->damage = broken;
+    return decoder->pictures ? 0 : explain_nothing(decoder, err);
+}
+
 int decoder_next(struct decoder *decoder, const AVFrame **ret_frame, struct err *err) {
     for (;;) {
         int rc = avcodec_receive_frame(decoder->codec, decoder->frame);
@@ -284,8 +297,8 @@ int decoder_next(struct decoder *decoder, const AVFrame **ret_frame, struct err 
             *ret_frame = decoder->frame;
             return 1;
         }
-        if (rc == AVERROR_EOF || (rc == AVERROR(EAGAIN) && decoder->draining))
-            return decoder->pictures ? 0 : explain_nothing(decoder, err);
+        if (decoder->draining)
+            return end_stream(decoder, err);
         if (rc == AVERROR(EAGAIN))
             rc = feed_codec(decoder);
         if (rc == AVERROR_EXIT || rc == AVERROR(ENOMEM))
@@ -294,8 +307,6 @@ int decoder_next(struct decoder *decoder, const AVFrame **ret_frame, struct err 
             decoder->damage = rc;
             if (!decoder->film)
                 return explain_nothing(decoder, err);
-            if (rc != AVERROR_INVALIDDATA) /* the stream itself has broken */
-                return explain(rc, err);
         }
     }
 }

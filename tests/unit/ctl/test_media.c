@@ -289,20 +289,24 @@ static void missing_sources_are_found_before_anything_runs(void **state) {
     assert_int_equal(media_new(empty, 0, &media, &err), -EINVAL);
 }
 
-static void standard_input_gives_pictures_one_behind_the_other(void **state) {
-    struct fixture *f = *state;
-    struct media_picture picture;
-    char film[256];
-    const char *dash = "-";
+/* Three pictures of 2x2 pixels, one behind the other. Returns their size in film. */
+static size_t make_film(char *film) {
     size_t size = 0;
     for (int i = 0; i < 3; i++) {
         size += (size_t)sprintf(film + size, "P5\n2 2\n255\n");
         for (int k = 0; k < 4; k++)
             film[size++] = (char)(16 * i + k);
     }
-    int saved = dup(STDIN_FILENO), fd = open(write_file(f, "film", film, size), O_RDONLY);
+    return size;
+}
+
+/* Reads make_film()'s pictures from fd as standard input. */
+static void expect_film_on_stdin(int fd) {
+    struct media_picture picture;
+    int saved = dup(STDIN_FILENO);
     assert_true(fd >= 0 && dup2(fd, STDIN_FILENO) == STDIN_FILENO);
-    struct media *media = open_one(dash);
+    close(fd);
+    struct media *media = open_one("-");
     assert_int_equal(media_total(media), 0);
     for (size_t i = 0; i < 3; i++) {
         const uint8_t *pixels;
@@ -318,7 +322,42 @@ static void standard_input_gives_pictures_one_behind_the_other(void **state) {
     media_free(media);
     dup2(saved, STDIN_FILENO);
     close(saved);
-    close(fd);
+}
+
+static void standard_input_may_be_a_file_of_pictures(void **state) {
+    struct fixture *f = *state;
+    char film[256];
+    size_t size = make_film(film);
+    expect_film_on_stdin(open(write_file(f, "film", film, size), O_RDONLY));
+}
+
+static void standard_input_may_be_a_pipe_of_pictures(void **state) {
+    char film[256];
+    size_t size = make_film(film);
+    int ends[2];
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], film, size), size);
+    close(ends[1]);
+    expect_film_on_stdin(ends[0]);
+}
+
+static void pipe_that_is_no_film_ends(void **state) {
+    struct media_picture picture;
+    struct err err = {{0}};
+    int ends[2], saved = dup(STDIN_FILENO);
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "P5\n28 28\n255\nshort", 19), 19);
+    close(ends[1]);
+    assert_int_equal(dup2(ends[0], STDIN_FILENO), STDIN_FILENO);
+    close(ends[0]);
+    struct media *media = open_one("-");
+    assert_int_equal(media_next(media, &picture, &err), -EBADMSG);
+    assert_int_equal(media_next(media, &picture, &err), 0);
+    media_free(media);
+    dup2(saved, STDIN_FILENO);
+    close(saved);
 }
 
 static void picture_over_the_limit_is_refused_unread(void **state) {
@@ -354,8 +393,10 @@ int main(void) {
         cmocka_unit_test_setup_teardown(truncated_pictures_are_errors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(missing_sources_are_found_before_anything_runs, set_up,
                                         tear_down),
-        cmocka_unit_test_setup_teardown(standard_input_gives_pictures_one_behind_the_other, set_up,
+        cmocka_unit_test_setup_teardown(standard_input_may_be_a_file_of_pictures, set_up,
                                         tear_down),
+        cmocka_unit_test(standard_input_may_be_a_pipe_of_pictures),
+        cmocka_unit_test(pipe_that_is_no_film_ends),
         cmocka_unit_test_setup_teardown(picture_over_the_limit_is_refused_unread, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(interrupted_media_ends, set_up, tear_down),
