@@ -44,28 +44,28 @@ extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
 extern void *__libc_memalign(size_t align, size_t size);
 
-static void count(const void *caller) {
+static void note(const void *caller) {
     if ((uintptr_t)caller < gemm_from || (uintptr_t)caller >= gemm_to)
         atomic_fetch_add(&allocations, 1);
 }
 
 void *malloc(size_t size) {
-    count(__builtin_return_address(0));
+    note(__builtin_return_address(0));
     return __libc_malloc(size);
 }
 
 void *calloc(size_t count, size_t size) {
-    count(__builtin_return_address(0));
+    note(__builtin_return_address(0));
     return __libc_calloc(count, size);
 }
 
 void *realloc(void *old, size_t size) {
-    count(__builtin_return_address(0));
+    note(__builtin_return_address(0));
     return __libc_realloc(old, size);
 }
 
 int posix_memalign(void **ret, size_t align, size_t size) {
-    count(__builtin_return_address(0));
+    note(__builtin_return_address(0));
     *ret = __libc_memalign(align, size);
     return *ret ? 0 : 12;
 }
