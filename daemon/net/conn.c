@@ -3,8 +3,9 @@
  * Writing: messages are queued; once per turn of the loop, before it sleeps, every connection with
  * something to write gathers up to GATHER_MAX pieces of as many messages as fit and tries one
  * writev(). What the kernel does not take at once is written by a uv_write() of at most four pieces
- * (more would make libuv allocate), after which the next gathering follows. Messages about frames
- * go in order; small ones (credits, pings) overtake them, but never inside a message.
+ * of one message (more would make libuv allocate; and what is queued meanwhile may overtake the
+ * others), after which the next gathering follows. Messages about frames go in order; small ones
+ * (credits, pings) overtake them, but never inside a message.
  *
  * Failure: a malformed stream, or an owner that refuses a header, is answered with Goodbye; then
  * what still arrives is thrown away until the peer closes or LINGER_MS have passed, for a close()
@@ -45,7 +46,8 @@ struct out {
     struct buffer *more;  /* holds the pieces when there are many */
     struct piece *pieces; /* first the header */
     unsigned count;
-    unsigned at; /* first that is not written */
+    unsigned at;   /* first that is not written */
+    bool is_small; /* counts in conn->queued_small */
     conn_done *done;
     void *arg;
     struct piece inline_pieces[INLINE_PIECES];
@@ -80,6 +82,7 @@ struct conn {
     struct out_list urgent; /* small messages */
     struct out_list bulk;   /* frames and results */
     size_t queued;          /* messages in the three above */
+    size_t queued_small;    /* of these, those that nobody's credits bound */
     size_t waiting_bytes;   /* of the uv_write() under way */
     uint64_t last_rx_us;
     uint64_t tx_bytes, tx_busy_us, tx_since_us;
@@ -166,8 +169,9 @@ static void out_finish(struct conn *conn, struct out *out, int status) {
     for (unsigned i = 0; i < out->count; i++)
         buffer_unref(out->pieces[i].owner);
     buffer_unref(out->more);
-    TAILQ_INSERT_HEAD(&conn->net->free, out, link);
     conn->queued--;
+    conn->queued_small -= out->is_small;
+    TAILQ_INSERT_HEAD(&conn->net->free, out, link);
     if (done)
         done(arg, status);
 }
@@ -269,8 +273,13 @@ static void on_written(uv_write_t *req, int status) {
         mark_dirty(conn);
 }
 
-/* Lets libuv write the first pieces when the socket has room again. */
-static void wait_for_room(struct conn *conn, const uv_buf_t *bufs, unsigned count) {
+/* Lets libuv write the first pieces of the first message when the socket has room again. That
+ * message has begun with this: nothing may come before it any more. */
+static void wait_for_room(struct conn *conn) {
+    uv_buf_t bufs[GATHER_MAX];
+    unsigned count;
+    conn->partial = take_first(conn);
+    count = gather_out(conn->partial, bufs, 0);
     if (count > WAITING_BUFS)
         count = WAITING_BUFS;
     conn->waiting_bytes = 0;
@@ -300,7 +309,7 @@ static void conn_flush(struct conn *conn) {
         if (rc > 0)
             consume(conn, (size_t)rc);
         if (rc < 0 || (size_t)rc < bytes)
-            wait_for_room(conn, bufs, gather(conn, bufs));
+            wait_for_room(conn);
         else if (conn->queued == 0)
             drained(conn);
     }
@@ -538,7 +547,7 @@ static void send_small(struct conn *conn, struct out_list *list, const Convoy__M
     struct out *out;
     if (conn->state != CONN_OPEN)
         return;
-    if (conn->queued >= CONN_QUEUE_MAX) {
+    if (conn->queued_small >= CONN_QUEUE_MAX) {
         conn_close(conn, "the peer does not read what it is sent");
         return;
     }
@@ -551,6 +560,8 @@ static void send_small(struct conn *conn, struct out_list *list, const Convoy__M
     }
     out->pieces = out->inline_pieces;
     add_piece(out, header->data, bytes, header);
+    out->is_small = true;
+    conn->queued_small++;
     out_enqueue(conn, list, out);
 }
 

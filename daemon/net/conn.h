@@ -8,7 +8,7 @@
 
 #include <uv.h>
 
-#define CONN_QUEUE_MAX 256 /* messages waiting for a peer that does not read; more end it */
+#define CONN_QUEUE_MAX 256 /* small messages waiting for a peer that does not read; more end it */
 #define CONN_NAME_SIZE 80
 
 /* What all connections of a loop share. Lives as long as the loop. */

@@ -1,0 +1,211 @@
+/* A connection whose peer reads slowly: what goes out stays whole and in order. */
+#include "daemon/net/conn.h"
+#include "tests/lib/messages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define FRAMES        8
+#define PAYLOAD_BYTES (512u << 10) /* much more than the sockets' buffers hold */
+#define TURNS_MAX     100000
+
+struct pair {
+    uv_loop_t loop;
+    struct pool *pool;
+    struct net *net;
+    struct conn *conn;
+    int fd; /* the other end */
+    unsigned done, closed;
+    struct sink sink;
+};
+
+static Convoy__Code no_header(void *owner, const Convoy__Message *header, size_t bytes,
+                              const char **ret_text) {
+    (void)owner;
+    (void)header;
+    (void)bytes;
+    *ret_text = "";
+    return CONVOY__CODE__CODE_MALFORMED;
+}
+
+static void no_message(void *owner, const Convoy__Message *header, struct buffer *payload,
+                       size_t payload_bytes) {
+    (void)owner;
+    (void)header;
+    (void)payload_bytes;
+    buffer_unref(payload);
+}
+
+static void on_close(void *owner, const char *why) {
+    struct pair *pair = owner;
+    (void)why;
+    pair->closed++;
+}
+
+static const struct conn_handlers handlers = {no_header, no_message, on_close};
+
+/* Two ends of a TCP connection over loopback with small buffers. */
+static void connect_pair(int fds[2]) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof(address);
+    int small = 16384;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(listener >= 0);
+    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+    assert_int_equal(connect(fds[0], (struct sockaddr *)&address, sizeof(address)), 0);
+    fds[1] = accept(listener, NULL, NULL);
+    assert_true(fds[1] >= 0);
+    assert_int_equal(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+    close(listener);
+}
+
+static int set_up(void **state) {
+    const struct reader_limits limits = {MESSAGE_HEADER_MAX, 0};
+    struct pair *pair = calloc(1, sizeof(*pair));
+    int fds[2];
+    assert_non_null(pair);
+    connect_pair(fds);
+    uv_loop_init(&pair->loop);
+    pair->pool = pool_new();
+    pair->net = net_new(&pair->loop, pair->pool);
+    assert_int_equal(conn_new(pair->net, &limits, &handlers, pair, &pair->conn), 0);
+    assert_int_equal(uv_tcp_open(conn_handle(pair->conn), fds[0]), 0);
+    assert_int_equal(conn_begin(pair->conn, "test"), 0);
+    pair->fd = fds[1];
+    sink_init(&pair->sink, MESSAGE_HEADER_MAX, PAYLOAD_BYTES);
+    *state = pair;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    struct pair *pair = *state;
+    conn_close(pair->conn, "the test is over");
+    net_close(pair->net);
+    uv_run(&pair->loop, UV_RUN_DEFAULT);
+    assert_int_equal(pair->closed, 1);
+    net_free(pair->net);
+    assert_int_equal(uv_loop_close(&pair->loop), 0);
+    pool_free(pair->pool);
+    close(pair->fd);
+    sink_fini(&pair->sink);
+    free(pair);
+    return 0;
+}
+
+static void on_done(void *arg, int status) {
+    struct pair *pair = arg;
+    if (status == 0)
+        pair->done++;
+}
+
+static void send_frame(struct pair *pair, uint64_t sequence, size_t bytes) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Frame frame = CONVOY__FRAME__INIT;
+    struct buffer *header, *payload = pool_get(pair->pool, bytes);
+    size_t header_bytes;
+    assert_non_null(payload);
+    memset(payload->data, (int)sequence, bytes);
+    frame.sequence = sequence;
+    message.body_case = CONVOY__MESSAGE__BODY_FRAME;
+    message.frame = &frame;
+    assert_int_equal(conn_pack(pair->pool, &message, bytes, &header, &header_bytes), 0);
+    const struct segment segment = {payload->data, bytes, payload};
+    assert_int_equal(conn_send_packed(pair->conn, header, header_bytes, &segment, 1, on_done, pair),
+                     0);
+    buffer_unref(payload);
+}
+
+static void send_ping(struct pair *pair) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Ping ping = CONVOY__PING__INIT;
+    ping.token = 17;
+    message.body_case = CONVOY__MESSAGE__BODY_PING;
+    message.ping = &ping;
+    conn_send(pair->conn, &message);
+}
+
+/* Reads at most max bytes of what is there. */
+static void read_some(struct pair *pair, size_t max) {
+    static char bytes[65536];
+    ssize_t got = read(pair->fd, bytes, max < sizeof(bytes) ? max : sizeof(bytes));
+    if (got < 0) {
+        assert_int_equal(errno, EAGAIN);
+        return;
+    }
+    if (sink_feed(&pair->sink, bytes, (size_t)got, (size_t)got) < 0)
+        fail_msg("what arrived is not a message: %s", pair->sink.err.text);
+}
+
+static void small_messages_never_get_between_the_bytes_of_others(void **state) {
+    struct pair *pair = *state;
+    size_t pings = 0;
+    for (uint64_t sequence = 1; sequence <= FRAMES; sequence++)
+        send_frame(pair, sequence, PAYLOAD_BYTES);
+    for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < FRAMES + pings; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT); /* the socket is full: libuv waits for room */
+        if (turn % 16 == 0 && pair->done < FRAMES) {
+            send_ping(pair);
+            pings++;
+        }
+        read_some(pair, 20000);
+    }
+    assert_int_equal(pair->done, FRAMES);
+    assert_int_equal(pair->sink.payloads, FRAMES);
+    assert_true(pings > 2);
+    assert_int_equal(pair->sink.messages, FRAMES + pings);
+}
+
+static void many_frames_that_wait_are_no_reason_to_end_a_connection(void **state) {
+    struct pair *pair = *state;
+    const unsigned frames = 2 * CONN_QUEUE_MAX;
+    for (uint64_t sequence = 1; sequence <= frames; sequence++)
+        send_frame(pair, sequence, 4096);
+    uv_run(&pair->loop, UV_RUN_NOWAIT);
+    assert_true(pair->done < CONN_QUEUE_MAX);
+    send_ping(pair);
+    assert_true(conn_is_open(pair->conn));
+    for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < frames + 1; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        read_some(pair, 65536);
+    }
+    assert_int_equal(pair->done, frames);
+    assert_int_equal(pair->sink.messages, frames + 1);
+}
+
+static void a_peer_that_reads_no_small_message_is_closed(void **state) {
+    struct pair *pair = *state;
+    send_frame(pair, 1, PAYLOAD_BYTES);
+    uv_run(&pair->loop, UV_RUN_NOWAIT);
+    for (int i = 0; i < CONN_QUEUE_MAX; i++)
+        send_ping(pair);
+    assert_true(conn_is_open(pair->conn));
+    send_ping(pair);
+    assert_false(conn_is_open(pair->conn));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(small_messages_never_get_between_the_bytes_of_others,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_frames_that_wait_are_no_reason_to_end_a_connection,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_peer_that_reads_no_small_message_is_closed, set_up,
+                                        tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
