@@ -1,89 +1,91 @@
 #include "ctl/interrupt.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+#define SIGNALS (sizeof(signals) / sizeof(signals[0]))
+
+/* What the handler knows: signal handlers have no argument. Blocking the signals and waiting for
+ * them would need no global, but libraries have threads of their own that do not block them. */
+static atomic_int event_fd = -1;
+static atomic_bool seen;
 
 struct interrupt {
     pthread_t thread;
-    sigset_t before;
-    int signal_fd, stop_fd;
+    struct sigaction before[SIGNALS];
+    int fd;
+    atomic_bool stopping;
     void (*fn)(void *arg);
     void *arg;
 };
 
-/* Ends the program as the signal would have. */
-static void die_of(int signal_number) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal_number);
-    signal(signal_number, SIG_DFL);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    raise(signal_number);
+static void on_signal(int number) {
+    uint64_t one = 1;
+    int saved = errno;
+    if (atomic_exchange(&seen, true)) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    if (write(atomic_load(&event_fd), &one, sizeof(one)) < 0)
+        errno = saved; /* raised already */
+    errno = saved;
 }
 
-static void *wait_for_signals(void *arg) {
+static void *wait_for_signal(void *arg) {
     struct interrupt *interrupt = arg;
-    struct pollfd fds[2] = {{.fd = interrupt->signal_fd, .events = POLLIN},
-                            {.fd = interrupt->stop_fd, .events = POLLIN}};
-    struct signalfd_siginfo info;
-    for (int seen = 0;;) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
-            return NULL;
-        if (fds[1].revents)
-            return NULL;
-        if (!fds[0].revents || read(interrupt->signal_fd, &info, sizeof(info)) != sizeof(info))
-            continue;
-        if (seen++)
-            die_of((int)info.ssi_signo);
+    uint64_t count;
+    while (read(interrupt->fd, &count, sizeof(count)) < 0 && errno == EINTR)
+        ;
+    if (!atomic_load(&interrupt->stopping))
         interrupt->fn(interrupt->arg);
-    }
+    return NULL;
 }
 
 int interrupt_start(void (*fn)(void *arg), void *arg, struct interrupt **ret_interrupt) {
-    sigset_t set;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     struct interrupt *interrupt = calloc(1, sizeof(*interrupt));
     if (!interrupt)
         return -ENOMEM;
     interrupt->fn = fn;
     interrupt->arg = arg;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &set, &interrupt->before);
-    interrupt->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    interrupt->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int rc = interrupt->signal_fd < 0 || interrupt->stop_fd < 0 ? -errno : 0;
+    interrupt->fd = eventfd(0, EFD_CLOEXEC);
+    int rc = interrupt->fd < 0 ? -errno : 0;
     if (rc == 0)
-        rc = -pthread_create(&interrupt->thread, NULL, wait_for_signals, interrupt);
-    if (rc == 0) {
-        *ret_interrupt = interrupt;
-        return 0;
+        rc = -pthread_create(&interrupt->thread, NULL, wait_for_signal, interrupt);
+    if (rc != 0) {
+        if (interrupt->fd >= 0)
+            close(interrupt->fd);
+        free(interrupt);
+        return rc;
     }
-    if (interrupt->signal_fd >= 0)
-        close(interrupt->signal_fd);
-    if (interrupt->stop_fd >= 0)
-        close(interrupt->stop_fd);
-    pthread_sigmask(SIG_SETMASK, &interrupt->before, NULL);
-    free(interrupt);
-    return rc;
+    atomic_store(&event_fd, interrupt->fd);
+    atomic_store(&seen, false);
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < SIGNALS; i++)
+        sigaction(signals[i], &action, &interrupt->before[i]);
+    *ret_interrupt = interrupt;
+    return 0;
 }
 
 void interrupt_stop(struct interrupt *interrupt) {
     uint64_t one = 1;
     if (!interrupt)
         return;
-    if (write(interrupt->stop_fd, &one, sizeof(one)) == sizeof(one))
-        pthread_join(interrupt->thread, NULL);
-    close(interrupt->signal_fd);
-    close(interrupt->stop_fd);
-    pthread_sigmask(SIG_SETMASK, &interrupt->before, NULL);
+    for (size_t i = 0; i < SIGNALS; i++)
+        sigaction(signals[i], &interrupt->before[i], NULL);
+    atomic_store(&interrupt->stopping, true);
+    while (write(interrupt->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+    pthread_join(interrupt->thread, NULL);
+    atomic_store(&event_fd, -1);
+    close(interrupt->fd);
     free(interrupt);
 }

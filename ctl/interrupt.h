@@ -5,12 +5,11 @@
 
 struct interrupt;
 
-/* Blocks the signals in the calling thread and those it makes later, and calls fn(arg), once, from
- * another thread when one comes. 0 or -errno. Call it before other threads are made (those of
- * client.h block all signals by themselves). */
+/* From here on, the first of the signals calls fn(arg), once, on another thread. There is one at a
+ * time in a program (signal handlers are global). 0 or -errno. Main thread. */
 int interrupt_start(void (*fn)(void *arg), void *arg, struct interrupt **ret_interrupt);
 
-/* Signals have their usual effect again; afterwards fn is not called. Takes NULL. */
+/* The signals have their former effect again; afterwards fn is not called. Takes NULL. */
 void interrupt_stop(struct interrupt *interrupt);
 
 #endif
