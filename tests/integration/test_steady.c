@@ -75,30 +75,31 @@ static void count(const void *caller) {
         __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
 }
 
-void *malloc(size_t size) {
+/* Parameters are named as in <stdlib.h>. */
+void *malloc(size_t __size) {
     count(__builtin_return_address(0));
-    return __libc_malloc(size);
+    return __libc_malloc(__size);
 }
 
-void *calloc(size_t n, size_t size) {
+void *calloc(size_t __nmemb, size_t __size) {
     count(__builtin_return_address(0));
-    return __libc_calloc(n, size);
+    return __libc_calloc(__nmemb, __size);
 }
 
-void *realloc(void *data, size_t size) {
+void *realloc(void *__ptr, size_t __size) {
     count(__builtin_return_address(0));
-    return __libc_realloc(data, size);
+    return __libc_realloc(__ptr, __size);
 }
 
-int posix_memalign(void **ret_data, size_t align, size_t size) {
+int posix_memalign(void **__memptr, size_t __alignment, size_t __size) {
     count(__builtin_return_address(0));
-    *ret_data = __libc_memalign(align, size);
-    return *ret_data ? 0 : ENOMEM;
+    *__memptr = __libc_memalign(__alignment, __size);
+    return *__memptr ? 0 : ENOMEM;
 }
 
-void *aligned_alloc(size_t align, size_t size) {
+void *aligned_alloc(size_t __alignment, size_t __size) {
     count(__builtin_return_address(0));
-    return __libc_memalign(align, size);
+    return __libc_memalign(__alignment, __size);
 }
 #endif
 

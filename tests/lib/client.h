@@ -20,7 +20,7 @@ struct oracle {
 };
 
 /* A model with one input and one output; its answers to pictures of noise. */
-void oracle_init(struct oracle *oracle, const char *model);
+void oracle_init(struct oracle *oracle, const char *path);
 void oracle_fini(struct oracle *oracle);
 
 /* The layer's name, for a cut after it. */
@@ -28,21 +28,19 @@ const char *oracle_layer(const struct oracle *oracle, size_t index);
 
 struct client {
     const struct oracle *oracle;
-    int fd; /* -1: not connected */
-    uint16_t port;
     struct reader *reader;
     uint64_t session;
-    bool welcomed, resumed;
-    uint32_t credits;
     uint64_t next;    /* sequence to be sent next */
     uint64_t target;  /* last sequence to be sent */
     uint8_t *answers; /* how often each sequence was answered */
-    size_t answered, repeated, wrong, refused;
-    Convoy__Code refusal, goodbye; /* the last of each */
-    bool refusal_retry, closed;
+    size_t answered, repeated, wrong, refused, pings;
     void *payload;
-    Convoy__Status *status; /* the last one, or NULL */
-    size_t pings;
+    Convoy__Status *status;        /* the last one, or NULL */
+    Convoy__Code refusal, goodbye; /* the last of each */
+    int fd;                        /* -1: not connected */
+    uint32_t credits;
+    uint16_t port;
+    bool welcomed, resumed, refusal_retry, closed;
 };
 
 void client_init(struct client *client, const struct oracle *oracle, uint16_t port);
