@@ -6,6 +6,7 @@
 
 #include "config/config.h"
 #include "plan/plan.h"
+#include "proto/message.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -166,9 +167,33 @@ static int find_untils(const struct config *config, const struct model *model, s
             continue;
         int rc = model_find_layer(model, stage->until, &untils[i], err);
         if (rc != 0)
-            return err_prefix(err, rc, "%s:%d:%d: until", config->file, stage->line, stage->column);
+            return err_prefix(err, rc, "%s:%d:%d", config->file, stage->line, stage->column);
     }
     return 0;
+}
+
+/* What crosses a cut must fit the messages that every device takes. */
+static int check_cut(const struct config *config, const struct model *model, size_t at,
+                     struct err *err) {
+    size_t count;
+    uint64_t bytes = cut_bytes(model, at, &count);
+    if (count > MESSAGE_TENSORS_MAX)
+        return err_set(err, -EMSGSIZE, "%zu tensors cross the cut before layer %zu; at most %d may",
+                       count, at, MESSAGE_TENSORS_MAX);
+    if (bytes + count * TENSOR_ALIGN > config->max_payload)
+        return err_set(err, -EMSGSIZE,
+                       "the tensors at the cut before layer %zu do not fit `max_payload:` (%u "
+                       "bytes); raise it on every device",
+                       at, config->max_payload);
+    return 0;
+}
+
+static int check_cuts(const struct config *config, const struct model *model,
+                      const struct plan *plan, struct err *err) {
+    int rc = check_cut(config, model, 0, err);
+    for (size_t i = 0; rc == 0 && i < plan->count; i++)
+        rc = check_cut(config, model, plan->stages[i].last, err);
+    return rc == 0 ? 0 : err_prefix(err, rc, "%s", config->model);
 }
 
 /* Prepares and prints every stage of config's plan for model. */
@@ -182,6 +207,8 @@ static int check_plan(const struct config *config, struct model *model, bool jso
     if (rc == 0)
         rc = plan_from_config(config, model_digest(model), model_layers_count(model), untils, &plan,
                               err);
+    if (rc == 0)
+        rc = check_cuts(config, model, plan, err);
     for (size_t i = 0; rc == 0 && i < plan->count; i++)
         rc = measure_share(model, config, &plan->stages[i], &shares[i], err);
     if (rc == 0)
@@ -196,18 +223,22 @@ static int check_plan(const struct config *config, struct model *model, bool jso
 static int check_config(const struct config *config, bool json, struct err *err) {
     struct network_dims dims = {0};
     struct network network;
+    if (config->http)
+        return err_set(err, -ENOTSUP,
+                       "%s: `http:` is not supported by this version; remove the line",
+                       config->file);
     if (config->pipeline_count == 0) {
         printf("%s: no pipeline: device %s would wait at %s for work\n", config->file, config->node,
                config->listen);
         return json_flush(stdout, err);
     }
     if (!config->model)
-        return err_set(err, -EINVAL, "%s:%d: a pipeline needs a model; add model: FILE.onnx",
-                       config->file, config->line_pipeline);
+        return err_set(err, -EINVAL, "%s:%d: `pipeline:` needs a `model:`", config->file,
+                       config->line_pipeline);
     network_add_config_dims(&dims, config->dims, config->dims_count);
     int rc = network_open(config->model, &dims, &network, err);
     if (rc != 0)
-        return err_prefix(err, rc, "%s:%d: model", config->file, config->line_model);
+        return err_prefix(err, rc, "%s:%d", config->file, config->line_model);
     rc = check_plan(config, network.model, json, err);
     network_close(&network);
     return rc;
