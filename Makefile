@@ -204,15 +204,25 @@ $(BUILD)/lint/%.alone: %.h $(BUILD)/flags | $(GEN_H)
 	@touch $@
 
 # ---- installing --------------------------------------------------------------------------------------------------
+# Below $(DESTDIR)$(PREFIX); systemd looks there for units, users and folders, whether it is /usr or /usr/local.
 MANDIR ?= $(PREFIX)/share/man
-UNITDIR ?= $(if $(filter /usr,$(PREFIX)),/lib,$(PREFIX)/lib)/systemd/system
-SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
-TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
-SYSCONFDIR ?= /etc
+DOCDIR ?= $(PREFIX)/share/doc/convoy
+SYSTEMDDIR ?= $(if $(filter /usr,$(PREFIX)),,$(PREFIX))/lib/systemd/system
+INSTALLED = $(addprefix $(PREFIX)/bin/,convoyd convoyctl) $(SYSTEMDDIR)/convoyd.service \
+  $(PREFIX)/lib/sysusers.d/convoy.conf $(PREFIX)/lib/tmpfiles.d/convoy.conf \
+  $(foreach page,$(notdir $(wildcard docs/man/*)),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
+  $(addprefix $(DOCDIR)/examples/,$(notdir $(wildcard config/examples/*.yaml)))
 .PHONY: install uninstall
-install: all ## Copy programs, man pages, the systemd unit and an example configuration below $(DESTDIR)$(PREFIX)
+install: all ## Copy programs, manual pages, systemd's files and examples below $(DESTDIR)$(PREFIX)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/convoyd $(BUILD)/convoyctl
-	$(foreach n,1 5 8,$(if $(wildcard docs/man/*.$(n)),install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$(n) $(wildcard docs/man/*.$(n))))
+	install -D -m 644 systemd/convoyd.service $(DESTDIR)$(SYSTEMDDIR)/convoyd.service
+	sed -i 's|/usr/bin/convoyd|$(PREFIX)/bin/convoyd|' $(DESTDIR)$(SYSTEMDDIR)/convoyd.service
+	install -D -m 644 systemd/convoy.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/convoy.conf
+	install -D -m 644 systemd/convoy.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/convoy.conf
+	for page in docs/man/*; do install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $$page; done
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples config/examples/*.yaml
+uninstall: ## Remove what install has copied
+	rm -f $(INSTALLED:%=$(DESTDIR)%)
 
 .PHONY: help
 help: ## Show this list
