@@ -19,7 +19,7 @@
 
 /* ---- frames and slots ---- */
 
-void frame_unref(struct client_frame *frame) {
+void client_frame_unref(struct client_frame *frame) {
     if (!frame || atomic_fetch_sub(&frame->refs, 1) != 1)
         return;
     tensor_buffer_free(frame->payload);
@@ -37,7 +37,7 @@ struct client_frame *client_frame_new(const struct client *client) {
     frame->payload = tensor_buffer_new(frame->bytes);
     frame->tensors = calloc(frame->count + 1, sizeof(*frame->tensors));
     if (!frame->payload || !frame->tensors) {
-        frame_unref(frame);
+        client_frame_unref(frame);
         return NULL;
     }
     size_t end = 0;
@@ -54,7 +54,7 @@ struct client_frame *client_frame_new(const struct client *client) {
 }
 
 void client_frame_free(struct client_frame *frame) {
-    frame_unref(frame);
+    client_frame_unref(frame);
 }
 
 struct tensor *client_frame_tensors(struct client_frame *frame) {
@@ -64,7 +64,7 @@ struct tensor *client_frame_tensors(struct client_frame *frame) {
 void slot_complete(struct client *client, struct slot *slot) {
     slot->state = SLOT_DONE;
     slot->done_at = client->next_done_at++;
-    frame_unref(slot->frame);
+    client_frame_unref(slot->frame);
     slot->frame = NULL;
     if (slot->result.status == 0)
         client->counts.answered++;
@@ -83,7 +83,7 @@ void slot_fail(struct client *client, struct slot *slot, int status, const char 
 }
 
 static void slot_free(struct slot *slot) {
-    frame_unref(slot->frame);
+    client_frame_unref(slot->frame);
     client_result_fini(&slot->result);
     free(slot);
 }
@@ -281,7 +281,7 @@ int client_submit(struct client *client, struct client_frame *frame, void *user,
         err_set(err, rc, "out of memory");
     }
     if (rc != 0) {
-        frame_unref(frame);
+        client_frame_unref(frame);
         free(slot);
     }
     return rc;

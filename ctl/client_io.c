@@ -291,7 +291,7 @@ static int send_ping(struct client *client) {
 }
 
 static void on_written(void *arg) {
-    frame_unref(arg);
+    client_frame_unref(arg);
 }
 
 static int send_frame(struct client *client, struct slot *slot) {
@@ -316,7 +316,7 @@ static int send_frame(struct client *client, struct slot *slot) {
     rc = stream_send(client->stream, &message, slot->frame->payload, slot->frame->bytes, on_written,
                      slot->frame);
     if (rc != 0) {
-        frame_unref(slot->frame);
+        client_frame_unref(slot->frame);
         return rc;
     }
     client->credits--;

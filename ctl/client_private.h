@@ -18,7 +18,7 @@ struct client_frame {
     size_t count;
 };
 
-void frame_unref(struct client_frame *frame);
+void client_frame_unref(struct client_frame *frame);
 
 enum slot_state {
     SLOT_WAITING, /* to be sent, at retry_at_us or later */
