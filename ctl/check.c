@@ -200,13 +200,15 @@ static int check_cuts(const struct config *config, const struct model *model,
 static int check_plan(const struct config *config, struct model *model, bool json,
                       struct err *err) {
     struct plan *plan = NULL;
+    uint8_t model_id[SHA256_SIZE];
     size_t *untils = calloc(config->pipeline_count + 1, sizeof(*untils));
     struct share *shares = calloc(config->pipeline_count + 1, sizeof(*shares));
     int rc = untils && shares ? find_untils(config, model, untils, err)
                               : err_set(err, -ENOMEM, "out of memory");
+    if (rc == 0 && model_identity(model, model_id) < 0)
+        rc = err_set(err, -ENOMEM, "out of memory");
     if (rc == 0)
-        rc = plan_from_config(config, model_digest(model), model_layers_count(model), untils, &plan,
-                              err);
+        rc = plan_from_config(config, model_id, model_layers_count(model), untils, &plan, err);
     if (rc == 0)
         rc = check_cuts(config, model, plan, err);
     for (size_t i = 0; rc == 0 && i < plan->count; i++)

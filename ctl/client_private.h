@@ -49,35 +49,37 @@ struct client {
     size_t *input_offsets, *output_offsets;
 
     pthread_t thread;
-    bool started;
-    int wake_fd;           /* eventfd: the thread has something to look at */
-    int stop_fd;           /* eventfd: readable for good once the thread is to end */
-    atomic_bool cancelled; /* client_cancel() */
+    int wake_fd; /* eventfd: the thread has something to look at */
+    int stop_fd; /* eventfd: readable for good once the thread is to end */
 
-    pthread_mutex_t lock; /* for all that follows */
+    pthread_mutex_t lock; /* for all that follows, but cancelled */
     pthread_cond_t changed;
     struct slots slots;
     size_t slots_count, slots_bytes;
     uint64_t next_number;  /* of the next submit */
     uint64_t next_done_at; /* of the next completion */
-    bool finished;         /* client_finish() */
-    bool closing;          /* client_free() */
-    int failure;           /* the error for which the thread has ended; 0: none */
-    struct err failure_text;
-    bool welcomed; /* info is there */
     struct client_counts counts;
+    int failure; /* the error for which the thread has ended; 0: none */
 
     /* The thread's own, under the lock but while it waits. */
+    uint32_t credits;
     struct stream *stream;
-    bool ready; /* Welcome has come on this connection */
     uint64_t session;
     uint64_t last_sequence;
-    uint32_t credits;
     uint64_t heard_us; /* when bytes last came */
     uint64_t pinged_us;
-    void *incoming;  /* payload being read */
-    bool retryable;  /* the device said Goodbye, but only for now */
-    struct err said; /* why on_message() ended the connection */
+    void *incoming; /* payload being read */
+    bool ready;     /* Welcome has come on this connection */
+    bool retryable; /* the device said Goodbye, but only for now */
+
+    bool started;          /* there is a thread */
+    bool finished;         /* client_finish() */
+    bool closing;          /* client_free() */
+    bool welcomed;         /* info is there */
+    atomic_bool cancelled; /* client_cancel() */
+
+    struct err failure_text; /* of failure */
+    struct err said;         /* why on_message() ended the connection; the thread's */
 };
 
 /* The thread. arg: the client. */
