@@ -43,7 +43,10 @@ bool kn_band_init(struct kn_band *band, const struct kn_window *window) {
     return true;
 }
 
-static void fill_row(float *to, float fill, ptrdiff_t count) {
+/* What kn_band_fill() calls is inlined into each of its versions. */
+#define INLINED static inline __attribute__((always_inline))
+
+INLINED void fill_row(float *to, float fill, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i++)
         to[i] = fill;
 }
@@ -61,8 +64,8 @@ static struct span span_of(const struct kn_band *band, ptrdiff_t phase) {
     return span;
 }
 
-static void copy_row(const struct kn_band *band, const struct span *span, const float *row,
-                     float fill, float *restrict to) {
+INLINED void copy_row(const struct kn_band *band, const struct span *span, const float *row,
+                      float fill, float *restrict to) {
     ptrdiff_t stride = band->window.stride_w;
 
     fill_row(to, fill, span->lo);
@@ -77,8 +80,8 @@ static void copy_row(const struct kn_band *band, const struct span *span, const 
 }
 
 /* Both phases of stride 2 at once: every element of the row is loaded once. */
-static void copy_pair(const struct kn_band *band, const struct span spans[2], const float *row,
-                      float fill, float *restrict even, float *restrict odd) {
+INLINED void copy_pair(const struct kn_band *band, const struct span spans[2], const float *row,
+                       float fill, float *restrict even, float *restrict odd) {
     ptrdiff_t lo = kn_max(spans[0].lo, spans[1].lo);
     ptrdiff_t hi = kn_max(kn_min(spans[0].hi, spans[1].hi), lo);
 
