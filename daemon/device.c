@@ -157,12 +157,22 @@ static void release_unneeded(struct device *device, uint64_t now_us) {
 
 /* ---- configuration --------------------------------------------------------------------------- */
 
+/* The name under which this device runs is that of its start: neighbours and plans know it. */
+static const char *keep_node(const struct device *device, const struct config *config) {
+    if (!device->config)
+        return device->node_option;
+    if (!device->node_option && strcmp(device->config->node, config->node) != 0)
+        log_warning("`node:` has changed from %s to %s: that takes effect after a restart",
+                    device->config->node, config->node);
+    return device->config->node;
+}
+
 static int read_config(const struct device *device, struct config **ret_config, struct err *err) {
     struct config *config;
     int rc = config_load(device->config_path, &config, err);
     if (rc < 0)
         return rc;
-    rc = config_override(config, device->node_option, device->listen_option, err);
+    rc = config_override(config, keep_node(device, config), device->listen_option, err);
     if (rc == 0 && config->http)
         rc = err_set(err, -ENOTSUP, "%s: `http:` is not supported by this version; remove the line",
                      config->file);
@@ -224,7 +234,7 @@ static void on_built(void *arg, int rc, struct config *config, struct held *held
 void device_reload(struct device *device) {
     struct config *config = NULL;
     struct err err = {""};
-    if (device->draining)
+    if (device->draining || device->stopping)
         return;
     if (builder_is_busy(device->builder)) {
         device->reload_again = true;
@@ -442,7 +452,7 @@ void device_check_drained(struct device *device) {
 }
 
 void device_drain(struct device *device) {
-    if (device->draining)
+    if (device->draining || device->stopping)
         return;
     device->draining = true;
     device->drain_until_us = device_now_us() + device->config->drain_ms * 1000;

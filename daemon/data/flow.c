@@ -21,9 +21,9 @@
  * - The client goes away: see session.h.
  *
  * Bounds: what arrives is bounded by credits. What is computed and not yet written to the next
- * device is bounded here: no frame starts while as many as `queue` (but at least two per worker)
- * are COMPUTING, WAITING or SENDING. So a slow device behind slows this one, and through credits
- * the source.
+ * device is bounded here: no frame that must go on from here starts while as many as `queue` (but
+ * at least two per worker) are COMPUTING, WAITING or SENDING. So a slow device behind slows this
+ * one, and through credits the source.
  */
 #include "daemon/data/flow.h"
 
@@ -534,18 +534,36 @@ drop:
 
 /* ---- computing ------------------------------------------------------------------------------- */
 
-/* The frame whose turn it is, under a plan that is ready; NULL: none can start now. */
-static struct frame *next_to_start(struct device *device) {
-    struct flow *flow = &device->flow;
+/* No plan begins here any more, and none will: clients must turn to another device. */
+static void refuse_pending(struct device *device) {
     struct frame *frame;
-    while ((frame = TAILQ_FIRST(&flow->transit)) != NULL) {
-        if (held_is_ready(frame->held))
+    while ((frame = TAILQ_FIRST(&device->flow.pending)) != NULL) {
+        frame_move(frame, NULL);
+        refuse(device, frame, CONVOY__CODE__CODE_NO_PIPELINE, false,
+               "this device is not the first of its plan any more");
+    }
+}
+
+/* The frame whose turn it is, under a plan that is ready; NULL: none can start now. Without room
+ * ahead only one that ends here can: two devices that have a line in each direction would wait for
+ * each other otherwise. */
+static struct frame *next_to_start(struct device *device, bool has_room_ahead) {
+    struct flow *flow = &device->flow;
+    struct frame *frame, *next;
+    for (frame = TAILQ_FIRST(&flow->transit); frame; frame = next) {
+        next = TAILQ_NEXT(frame, place);
+        if (!held_is_ready(frame->held))
+            give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST,
+                      "the devices behind are not ready for this plan", false);
+        else if (has_room_ahead || held_is_last(frame->held))
             return frame;
-        give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST,
-                  "the devices behind are not ready for this plan", false);
     }
     struct held *active = planset_active(&device->plans);
-    while (active && (frame = TAILQ_FIRST(&flow->pending)) != NULL) {
+    if (!active && !planset_ingress(&device->plans))
+        refuse_pending(device);
+    if (!active || (!has_room_ahead && !held_is_last(active)))
+        return NULL;
+    while ((frame = TAILQ_FIRST(&flow->pending)) != NULL) {
         if (memcmp(frame->inputs_id, active->inputs_id, sizeof(frame->inputs_id)) == 0) {
             take_held(frame, active);
             return frame;
@@ -593,9 +611,9 @@ void flow_dispatch(struct device *device) {
     size_t ahead_max = (size_t)device->config->queue;
     if (ahead_max < jobs_max)
         ahead_max = jobs_max;
-    while (!device->stopping && flow->jobs < jobs_max &&
-           flow->jobs + flow->counts[FRAME_WAITING] + flow->counts[FRAME_SENDING] < ahead_max) {
-        struct frame *frame = next_to_start(device);
+    while (!device->stopping && flow->jobs < jobs_max) {
+        size_t ahead = flow->jobs + flow->counts[FRAME_WAITING] + flow->counts[FRAME_SENDING];
+        struct frame *frame = next_to_start(device, ahead < ahead_max);
         if (!frame)
             break;
         start(device, frame);
