@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +80,23 @@ const uint8_t *model_digest(const struct model *model) {
     return model->graph->digest;
 }
 
+int model_identity(const struct model *model, uint8_t ret_id[SHA256_SIZE]) {
+    char shape[TENSOR_MAX_RANK * 24 + 64];
+    char *text = NULL;
+    size_t size = 0, count;
+    const struct tensor_desc *inputs = model_cut(model, 0, &count);
+    FILE *file = open_memstream(&text, &size);
+    if (!file)
+        return -ENOMEM;
+    fwrite(model_digest(model), 1, SHA256_SIZE, file);
+    for (size_t i = 0; i < count; i++)
+        fprintf(file, "%s %s\n", inputs[i].name,
+                tensor_desc_format(&inputs[i], shape, sizeof(shape)));
+    int rc = fclose(file) == 0 ? sha256(text, size, ret_id) : -ENOMEM;
+    free(text);
+    return rc;
+}
+
 size_t model_layers_count(const struct model *model) {
     return model->layers_count;
 }
@@ -128,7 +146,7 @@ static int suggest(const struct model *model, const char *name, struct err *err)
                            name, layer->info.name, layer->info.op);
         return err_set(err, -ENOENT, "operator '%s' is computed at load: it is no layer", name);
     }
-    const char **names = calloc(model->layers_count, sizeof(*names));
+    const char **names = calloc(model->layers_count + 1, sizeof(*names));
     const char *nearest = NULL;
     for (size_t i = 0; names && i < model->layers_count; i++)
         names[i] = model->layers[i]->info.name;

@@ -41,6 +41,11 @@ const char *model_path(const struct model *model);
 const uint8_t *model_digest(
     const struct model *model); /* SHA256_SIZE bytes, of the file and the files it refers to */
 
+/* What two devices must agree about to run stages of one network: the SHA-256 of the digest and of
+ * the inputs' names, types and shapes, in which the dimensions that model_open() was given show. 0
+ * or -ENOMEM. */
+int model_identity(const struct model *model, uint8_t ret_id[SHA256_SIZE]);
+
 /* One layer, for people and planners. Borrowed from the model. */
 struct model_layer {
     const char *name; /* of its last operator */

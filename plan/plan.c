@@ -80,7 +80,7 @@ static void put_number(uint8_t *to, size_t *used, uint64_t number) {
 static size_t serialise(const struct plan *plan, uint8_t *to) {
     size_t used = 0;
     put(to, &used, id_form, sizeof(id_form) - 1);
-    put(to, &used, plan->model_digest, sizeof(plan->model_digest));
+    put(to, &used, plan->model_id, sizeof(plan->model_id));
     put_number(to, &used, plan->count);
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_stage *stage = &plan->stages[i];
@@ -105,13 +105,12 @@ static int set_id(struct plan *plan) {
 }
 
 /* Requests that were checked -> plan. 0 or -ENOMEM. */
-static int build_checked(const uint8_t model_digest[SHA256_SIZE],
-                         const struct plan_request *requests, size_t count,
-                         struct plan **ret_plan) {
+static int build_checked(const uint8_t model_id[SHA256_SIZE], const struct plan_request *requests,
+                         size_t count, struct plan **ret_plan) {
     struct plan *plan = calloc(1, sizeof(*plan));
     if (!plan || !(plan->stages = calloc(count, sizeof(*plan->stages))))
         goto fail;
-    memcpy(plan->model_digest, model_digest, SHA256_SIZE);
+    memcpy(plan->model_id, model_id, SHA256_SIZE);
     for (size_t i = 0; i < count; i++) {
         struct plan_stage *stage = &plan->stages[plan->count++];
         stage->first = i > 0 ? requests[i - 1].until + 1 : 0;
@@ -130,18 +129,18 @@ fail:
     return -ENOMEM;
 }
 
-int plan_build(const uint8_t model_digest[SHA256_SIZE], size_t layers,
+int plan_build(const uint8_t model_id[SHA256_SIZE], size_t layers,
                const struct plan_request *requests, size_t count, struct plan **ret_plan,
                struct err *err) {
     size_t bad;
     int rc = check_requests(layers, requests, count, &bad, err);
     if (rc < 0)
         return rc;
-    rc = build_checked(model_digest, requests, count, ret_plan);
+    rc = build_checked(model_id, requests, count, ret_plan);
     return rc < 0 ? err_set(err, rc, "no memory for a plan") : 0;
 }
 
-int plan_from_config(const struct config *config, const uint8_t model_digest[SHA256_SIZE],
+int plan_from_config(const struct config *config, const uint8_t model_id[SHA256_SIZE],
                      size_t layers, const size_t *untils, struct plan **ret_plan, struct err *err) {
     size_t bad, count = config->pipeline_count;
     if (count == 0)
@@ -159,7 +158,7 @@ int plan_from_config(const struct config *config, const uint8_t model_digest[SHA
     if (rc < 0)
         err_prefix(err, rc, "%s:%d:%d", config->file, config->pipeline[bad].line,
                    config->pipeline[bad].column);
-    else if ((rc = build_checked(model_digest, requests, count, ret_plan)) < 0)
+    else if ((rc = build_checked(model_id, requests, count, ret_plan)) < 0)
         err_set(err, rc, "no memory for a plan");
     free(requests);
     return rc;

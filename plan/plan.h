@@ -20,7 +20,7 @@ struct plan_stage {
  * same from the same YAML:
  *
  *     "convoy plan 1\n"      14 bytes, the form of what follows
- *     model digest           32 bytes
+ *     model's identity       32 bytes (model_identity(): the file and its inputs' shapes)
  *     number of stages       8 bytes
  *     and for each stage, in order:
  *     first, last            8 bytes each
@@ -30,7 +30,7 @@ struct plan_stage {
  * Addresses do not count: a device that moves to another address keeps its plan. */
 struct plan {
     uint8_t id[SHA256_SIZE];
-    uint8_t model_digest[SHA256_SIZE];
+    uint8_t model_id[SHA256_SIZE];
     struct plan_stage *stages;
     size_t count;
 };
@@ -46,7 +46,7 @@ struct plan_request {
 /* Builds a plan of count >= 1 stages over layers >= count layers; copies the strings. -EINVAL with
  * a sentence when an until is not beyond the one before, the last does not reach the end, or a node
  * stands twice; -ENOMEM. */
-int plan_build(const uint8_t model_digest[SHA256_SIZE], size_t layers,
+int plan_build(const uint8_t model_id[SHA256_SIZE], size_t layers,
                const struct plan_request *requests, size_t count, struct plan **ret_plan,
                struct err *err);
 void plan_free(struct plan *plan);
@@ -55,7 +55,7 @@ void plan_free(struct plan *plan);
  * stage, of the layer its `until:` names (the caller asks the model); the last stage's is not read,
  * it runs to the end. As plan_build(), but a sentence starts with FILE:LINE:COLUMN of the stage at
  * fault; also -EINVAL when there is no pipeline. */
-int plan_from_config(const struct config *config, const uint8_t model_digest[SHA256_SIZE],
+int plan_from_config(const struct config *config, const uint8_t model_id[SHA256_SIZE],
                      size_t layers, const size_t *untils, struct plan **ret_plan, struct err *err);
 
 /* The stage of node in the plan, or -1. */

@@ -76,6 +76,7 @@ done:
 static int make_plan(const struct config *config, struct held *held, struct err *err) {
     size_t layers = model_layers_count(held->model);
     size_t *untils = calloc(config->pipeline_count, sizeof(*untils));
+    uint8_t model_id[SHA256_SIZE];
     int rc = 0;
     if (!untils)
         return err_set(err, -ENOMEM, "out of memory");
@@ -87,8 +88,10 @@ static int make_plan(const struct config *config, struct held *held, struct err 
         if (rc < 0)
             err_prefix(err, rc, "%s:%d:%d", config->file, stage->line, stage->column);
     }
+    if (rc == 0 && model_identity(held->model, model_id) < 0)
+        rc = err_set(err, -ENOMEM, "out of memory");
     if (rc == 0)
-        rc = plan_from_config(config, model_digest(held->model), layers, untils, &held->plan, err);
+        rc = plan_from_config(config, model_id, layers, untils, &held->plan, err);
     free(untils);
     if (rc < 0)
         return rc;

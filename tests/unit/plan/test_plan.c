@@ -34,7 +34,7 @@ static void plan_holds_the_stages_without_gap_or_overlap(void **state) {
     struct plan *plan = build_good(digest, 12, three, 3);
 
     assert_int_equal(plan->count, 3);
-    assert_memory_equal(plan->model_digest, digest, sizeof(digest));
+    assert_memory_equal(plan->model_id, digest, sizeof(digest));
     static const size_t firsts[] = {0, 4, 9}, lasts[] = {4, 9, 12};
     for (size_t i = 0; i < 3; i++) {
         assert_string_equal(plan->stages[i].node, three[i].node);
