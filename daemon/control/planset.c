@@ -20,12 +20,21 @@ static size_t index_of(const struct planset *set, const uint8_t *id) {
     return i;
 }
 
-/* Which plan makes room: the oldest that no frame is under, or else the oldest. */
+/* Which plan makes room: the oldest that no frame is under, one that leads nowhere before one that
+ * the line may live on; or else the oldest. */
 static size_t least_needed(const struct planset *set) {
-    for (size_t i = set->count; i-- > 0;)
-        if (set->plans[i]->frames == 0)
+    size_t idle = set->count - 1;
+    bool found = false;
+    for (size_t i = set->count; i-- > 0;) {
+        if (set->plans[i]->frames > 0)
+            continue;
+        if (!held_is_ready(set->plans[i]))
             return i;
-    return set->count - 1;
+        if (!found)
+            idle = i;
+        found = true;
+    }
+    return idle;
 }
 
 struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us,
