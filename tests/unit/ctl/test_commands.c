@@ -1,0 +1,308 @@
+/* The commands as a whole, on the project's own networks. */
+#include "ctl/command.h"
+#include "ctl/npy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MODEL "models/fmnist_resnet.onnx"
+
+struct fixture {
+    char dir[64];
+    char output[128]; /* what the command printed */
+};
+
+static int set_up(void **state) {
+    struct fixture *f = calloc(1, sizeof(*f));
+    snprintf(f->dir, sizeof(f->dir), "/tmp/convoy-ctl-XXXXXX");
+    *state = f;
+    if (!mkdtemp(f->dir))
+        return -1;
+    snprintf(f->output, sizeof(f->output), "%s/output", f->dir);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    struct fixture *f = *state;
+    char command[128];
+    snprintf(command, sizeof(command), "rm -r '%s'", f->dir);
+    free(f);
+    return system(command);
+}
+
+/* The path of name in the fixture's folder: one of the last 16, in static storage. */
+static const char *path_of(const struct fixture *f, const char *name) {
+    static char paths[16][192];
+    static int next;
+    char *path = paths[next++ % 16];
+    snprintf(path, sizeof(paths[0]), "%s/%s", f->dir, name);
+    return path;
+}
+
+/* Runs a command on the words (NULL-terminated) with standard output going to f->output. */
+static int run(struct fixture *f, const struct command *command, struct err *err, ...) {
+    char words[16][192], *argv[17] = {(char *)(uintptr_t)command->name};
+    int argc = 1, saved = dup(STDOUT_FILENO);
+    va_list args;
+    va_start(args, err);
+    for (const char *word; (word = va_arg(args, const char *)) && argc < 16; argc++) {
+        snprintf(words[argc], sizeof(words[0]), "%s", word);
+        argv[argc] = words[argc];
+    }
+    va_end(args);
+    fflush(stdout);
+    int fd = open(f->output, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0 && dup2(fd, STDOUT_FILENO) == STDOUT_FILENO);
+    close(fd);
+    err->text[0] = '\0';
+    int rc = command->run(command, argc, argv, err);
+    fflush(stdout);
+    assert_int_equal(dup2(saved, STDOUT_FILENO), STDOUT_FILENO);
+    close(saved);
+    return rc;
+}
+
+static json_t *load_output(const struct fixture *f) {
+    json_error_t error;
+    json_t *root = json_load_file(f->output, 0, &error);
+    if (!root)
+        fail_msg("%s", error.text);
+    return root;
+}
+
+static json_int_t integer_of(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    assert_true(json_is_integer(value));
+    return json_integer_value(value);
+}
+
+static void write_picture(struct fixture *f, const char *name, int seed) {
+    FILE *file = fopen(path_of(f, name), "wb");
+    assert_non_null(file);
+    fprintf(file, "P5\n28 28\n255\n");
+    for (int i = 0; i < 28 * 28; i++)
+        fputc((seed * 31 + i * 7) % 256, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void inspect_describes_every_layer_and_cut(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    json_int_t params = 0, macs = 0;
+    size_t i;
+    json_t *layer, *root;
+    if (run(f, &command_inspect, &err, "--json", MODEL, NULL) != 0)
+        fail_msg("%s", err.text);
+    root = load_output(f);
+    const json_t *layers = json_object_get(root, "layers");
+    const json_t *totals = json_object_get(root, "totals");
+    assert_int_equal(json_array_size(layers), integer_of(totals, "layers"));
+    json_array_foreach(layers, i, layer) {
+        json_int_t sum = 0;
+        size_t t;
+        json_t *tensor;
+        const json_t *cut = json_object_get(layer, "cut");
+        assert_int_equal(integer_of(layer, "index"), i);
+        params += integer_of(layer, "params");
+        macs += integer_of(layer, "macs");
+        json_array_foreach(json_object_get(cut, "tensors"), t, tensor) {
+            sum += integer_of(tensor, "bytes");
+        }
+        assert_int_equal(integer_of(cut, "bytes"), sum);
+        assert_true(sum > 0);
+    }
+    assert_int_equal(params, integer_of(totals, "params"));
+    assert_int_equal(macs, integer_of(totals, "macs"));
+    assert_in_range(params, 200000, 300000);
+    json_decref(root);
+}
+
+static void check_gives_each_device_its_share(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    size_t i;
+    json_int_t next = 0;
+    json_t *stage, *root;
+    if (run(f, &command_check, &err, "--json", "config/examples/three.yaml", NULL) != 0)
+        fail_msg("%s", err.text);
+    root = load_output(f);
+    const json_t *stages = json_object_get(root, "stages");
+    assert_int_equal(json_array_size(stages), 3);
+    json_array_foreach(stages, i, stage) {
+        assert_int_equal(integer_of(stage, "first"), next);
+        next = integer_of(stage, "last") + 1;
+        assert_true(integer_of(stage, "weight_bytes") > 0);
+        assert_true(integer_of(stage, "arena_bytes") > 0);
+        assert_true(integer_of(stage, "memory_bytes") > integer_of(stage, "weight_bytes"));
+        assert_true(integer_of(stage, "cut_bytes") > 0);
+    }
+    assert_int_equal(next, integer_of(root, "layers"));
+    json_decref(root);
+}
+
+static void check_names_the_line_of_a_wrong_layer(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    char cwd[256];
+    const char *path = path_of(f, "bad.yaml");
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_non_null(getcwd(cwd, sizeof(cwd)));
+    fprintf(file,
+            "model: %s/%s\npipeline:\n  - {node: a, address: 127.0.0.1:1, until: Relu_x}\n"
+            "  - {node: b, address: 127.0.0.1:2}\n",
+            cwd, MODEL);
+    fclose(file);
+    assert_int_equal(run(f, &command_check, &err, path, NULL), -ENOENT);
+    assert_non_null(strstr(err.text, "bad.yaml:3:5: "));
+    assert_non_null(strstr(err.text, "Relu_x"));
+}
+
+static void copy_file(const char *from, const char *to) {
+    char command[512];
+    snprintf(command, sizeof(command), "cp '%s' '%s'", from, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* Every byte of two files. */
+static void expect_same_files(const char *a, const char *b) {
+    char command[512];
+    snprintf(command, sizeof(command), "cmp '%s' '%s'", a, b);
+    assert_int_equal(system(command), 0);
+}
+
+static void parts_compute_what_the_whole_does(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    struct tensor_desc input = {.dtype = DTYPE_FLOAT, .rank = 4, .dims = {1, 1, 28, 28}};
+    struct npy_writer *writer;
+    float pixels[28 * 28];
+    char part[256];
+    const char *in = path_of(f, "in.npy");
+    for (int i = 0; i < 28 * 28; i++)
+        pixels[i] = (float)(i % 251) / 250;
+    assert_int_equal(npy_writer_new(in, &input, NPY_JOINED, &writer, NULL), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(npy_writer_add(writer, pixels, sizeof(pixels), NULL), 0);
+    assert_int_equal(npy_writer_finish(writer, NULL), 0);
+    npy_writer_free(writer);
+
+    const char *whole = path_of(f, "whole"), *parts = path_of(f, "parts");
+    assert_int_equal(run(f, &command_run, &err, "-q", "-i", in, "-o", whole, MODEL, NULL), 0);
+    assert_int_equal(run(f, &command_split, &err, "-u", "7", "-u", "12", "-o", parts, MODEL, NULL),
+                     0);
+    const char *cut = path_of(f, "cut.npy");
+    copy_file(in, cut);
+    for (int i = 0; i < 3; i++) {
+        char out[192], command[512];
+        snprintf(part, sizeof(part), "%s/fmnist_resnet.part%d.onnx", parts, i);
+        snprintf(out, sizeof(out), "%s/out%d", f->dir, i);
+        if (run(f, &command_run, &err, "-q", "-i", cut, "-o", out, part, NULL) != 0)
+            fail_msg("part %d: %s", i, err.text);
+        snprintf(command, sizeof(command), "mv '%s'/*.npy '%s'", out, cut);
+        assert_int_equal(system(command), 0);
+    }
+    snprintf(part, sizeof(part), "%s/prob.npy", whole);
+    expect_same_files(part, cut);
+}
+
+static void split_refuses_cuts_out_of_order(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    assert_int_equal(
+        run(f, &command_split, &err, "-u", "9", "-u", "3", "-o", path_of(f, "x"), MODEL, NULL),
+        -EINVAL);
+    assert_non_null(strstr(err.text, "not behind"));
+    assert_int_equal(access(path_of(f, "x"), F_OK), -1);
+}
+
+static void run_reports_a_bad_picture_and_goes_on(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    json_error_t error;
+    write_picture(f, "0.pgm", 1);
+    write_picture(f, "2.pgm", 2);
+    FILE *bad = fopen(path_of(f, "1.jpg"), "w");
+    fputs("no picture", bad);
+    fclose(bad);
+    assert_int_equal(run(f, &command_run, &err, "--json", "--no-time", MODEL, f->dir, NULL),
+                     COMMAND_FAILED);
+    FILE *output = fopen(f->output, "r");
+    for (int i = 0; i < 3; i++) {
+        json_t *line = json_loadf(output, JSON_DISABLE_EOF_CHECK, &error);
+        assert_non_null(line);
+        assert_int_equal(integer_of(line, "frame"), i);
+        const json_t *top = json_object_get(line, "top");
+        assert_int_equal(top != NULL, i != 1);
+        assert_int_equal(json_object_get(line, "error") != NULL, i == 1);
+        if (top) {
+            assert_int_equal(json_array_size(top), 5);
+            assert_non_null(json_object_get(json_array_get(top, 0), "label"));
+        }
+        assert_null(json_object_get(line, "ms"));
+        json_decref(line);
+    }
+    fclose(output);
+}
+
+static void bench_counts_its_frames(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    if (run(f, &command_bench, &err, "--json", "--frames", "7", "--workers", "2", MODEL, NULL) != 0)
+        fail_msg("%s", err.text);
+    json_t *root = load_output(f);
+    assert_int_equal(integer_of(root, "frames"), 7);
+    assert_true(json_real_value(json_object_get(root, "fps")) > 0);
+    json_decref(root);
+    assert_int_equal(
+        run(f, &command_bench, &err, "--json", "--frames", "2", "--layers", MODEL, NULL), 0);
+    root = load_output(f);
+    assert_int_equal(json_array_size(json_object_get(root, "layers")), 22);
+    json_decref(root);
+}
+
+static void missing_model_is_a_sentence(void **state) {
+    static const struct command *const commands[] = {&command_inspect, &command_bench};
+    struct fixture *f = *state;
+    struct err err;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(run(f, commands[i], &err, path_of(f, "nothing.onnx"), NULL), -ENOENT);
+        assert_non_null(strstr(err.text, "nothing.onnx"));
+    }
+}
+
+static void line_that_is_not_there_is_a_sentence(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    /* Port 1 is tcpmux, which nobody runs; and nothing else may listen there but root. */
+    assert_true(run(f, &command_status, &err, "--to", "127.0.0.1:1", NULL) < 0);
+    assert_non_null(strstr(err.text, "127.0.0.1:1: connection refused"));
+    assert_true(run(f, &command_infer, &err, "--to", "127.0.0.1:1", f->dir, NULL) < 0);
+    assert_non_null(strstr(err.text, "does convoyd listen there?"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(inspect_describes_every_layer_and_cut, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(check_gives_each_device_its_share, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(check_names_the_line_of_a_wrong_layer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(parts_compute_what_the_whole_does, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(split_refuses_cuts_out_of_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(run_reports_a_bad_picture_and_goes_on, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bench_counts_its_frames, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(missing_model_is_a_sentence, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(line_that_is_not_there_is_a_sentence, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
