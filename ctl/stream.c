@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -18,7 +17,7 @@
 
 /* A message under way out. */
 struct outgoing {
-    TAILQ_ENTRY(outgoing) link;
+    struct outgoing *next;
     uint8_t *header;
     size_t header_bytes;
     const uint8_t *payload;
@@ -31,7 +30,7 @@ struct outgoing {
 struct stream {
     int fd;
     struct reader *reader;
-    TAILQ_HEAD(, outgoing) queue;
+    struct outgoing *first, **end; /* the queue, and where its next one goes */
     size_t queued;
 };
 
@@ -107,7 +106,7 @@ struct stream *stream_new(int fd, const struct reader_limits *limits,
         return NULL;
     }
     stream->fd = fd;
-    TAILQ_INIT(&stream->queue);
+    stream->end = &stream->first;
     stream->reader = reader_new(limits, callbacks, arg);
     if (!stream->reader) {
         stream_free(stream);
@@ -117,8 +116,10 @@ struct stream *stream_new(int fd, const struct reader_limits *limits,
 }
 
 static void drop_first(struct stream *stream) {
-    struct outgoing *out = TAILQ_FIRST(&stream->queue);
-    TAILQ_REMOVE(&stream->queue, out, link);
+    struct outgoing *out = stream->first;
+    stream->first = out->next;
+    if (!stream->first)
+        stream->end = &stream->first;
     stream->queued--;
     if (out->done)
         out->done(out->arg);
@@ -129,7 +130,7 @@ static void drop_first(struct stream *stream) {
 void stream_free(struct stream *stream) {
     if (!stream)
         return;
-    while (!TAILQ_EMPTY(&stream->queue))
+    while (stream->first)
         drop_first(stream);
     reader_free(stream->reader);
     close(stream->fd);
@@ -154,7 +155,8 @@ int stream_send(struct stream *stream, const Convoy__Message *header, const void
     out->payload_bytes = payload_bytes;
     out->done = done;
     out->arg = arg;
-    TAILQ_INSERT_TAIL(&stream->queue, out, link);
+    *stream->end = out;
+    stream->end = &out->next;
     stream->queued++;
     return 0;
 }
@@ -213,8 +215,8 @@ static int rest_of(const struct outgoing *out, struct iovec pieces[2]) {
 }
 
 int stream_write(struct stream *stream, struct err *err) {
-    while (!TAILQ_EMPTY(&stream->queue)) {
-        struct outgoing *out = TAILQ_FIRST(&stream->queue);
+    while (stream->first) {
+        struct outgoing *out = stream->first;
         struct iovec pieces[2];
         struct msghdr message = {.msg_iov = pieces};
         message.msg_iovlen = (size_t)rest_of(out, pieces);
