@@ -1,6 +1,8 @@
 #include "ctl/feed.h"
 #include "ctl/report.h"
 
+#include "tests/lib/folder.h"
+
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -32,10 +34,9 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     struct fixture *f = *state;
-    char command[128];
-    snprintf(command, sizeof(command), "rm -r '%s'", f->dir);
+    int rc = folder_remove(f->dir);
     free(f);
-    return system(command);
+    return rc;
 }
 
 /* count items of [1][2] floats: item i is (i, -i) of start on. */

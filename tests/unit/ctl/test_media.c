@@ -1,5 +1,7 @@
 #include "ctl/media.h"
 
+#include "tests/lib/folder.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -27,10 +29,9 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     struct fixture *f = *state;
-    char command[128];
-    snprintf(command, sizeof(command), "rm -r '%s'", f->dir);
+    int rc = folder_remove(f->dir);
     free(f);
-    return system(command);
+    return rc;
 }
 
 /* The path of name in the fixture's folder. Static storage. */
