@@ -87,9 +87,9 @@ struct op {
     int since, until;   /* opsets of ONNX's own domain, inclusive, in which this line holds */
     int in_min, in_max; /* OP_ANY: as many as there are */
     int out_max;
+    int arg;           /* which one of its kind; the kind's own enum */
     const char *attrs; /* "axis:i perm:I": i int, f float, s string, t tensor; capitals: lists */
     const struct op_kind *kind;
-    int arg; /* which one of its kind; the kind's own enum */
 };
 #define OP_ANY 1000000
 

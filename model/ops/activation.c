@@ -12,19 +12,17 @@ struct activation_plan {
 
 /* Defaults of alpha and beta (or gamma) where the operator has them. */
 static const struct {
+    const char *a_name, *b_name;
+    float a, b;
     enum kn_act kind;
-    const char *a_name;
-    float a;
-    const char *b_name;
-    float b;
 } defaults[] = {
-    {KN_ACT_LEAKY_RELU, "alpha", 0.01f, NULL, 0.0f},
-    {KN_ACT_HARD_SIGMOID, "alpha", 0.2f, "beta", 0.5f},
-    {KN_ACT_ELU, "alpha", 1.0f, NULL, 0.0f},
-    {KN_ACT_SELU, "alpha", 1.67326319217681884765625f, "gamma", 1.05070102214813232421875f},
-    {KN_ACT_CELU, "alpha", 1.0f, NULL, 0.0f},
-    {KN_ACT_THRESHOLDED_RELU, "alpha", 1.0f, NULL, 0.0f},
-    {KN_ACT_CLIP, "min", -FLT_MAX, "max", FLT_MAX},
+    {"alpha", NULL, 0.01f, 0.0f, KN_ACT_LEAKY_RELU},
+    {"alpha", "beta", 0.2f, 0.5f, KN_ACT_HARD_SIGMOID},
+    {"alpha", NULL, 1.0f, 0.0f, KN_ACT_ELU},
+    {"alpha", "gamma", 1.67326319217681884765625f, 1.05070102214813232421875f, KN_ACT_SELU},
+    {"alpha", NULL, 1.0f, 0.0f, KN_ACT_CELU},
+    {"alpha", NULL, 1.0f, 0.0f, KN_ACT_THRESHOLDED_RELU},
+    {"min", "max", -FLT_MAX, FLT_MAX, KN_ACT_CLIP},
 };
 
 static int clip_bounds(const struct op_call *call, struct activation_plan *plan) {

@@ -11,50 +11,50 @@
     "coordinate_transformation_mode:s cubic_coeff_a:f exclude_outside:i mode:s "                   \
     "nearest_mode:s extrapolation_value:f"
 #define ACTIVATION(name, since, until, attrs, act)                                                 \
-    { name, since, until, 1, 1, 1, attrs, &kind_activation, act }
+    { name, since, until, 1, 1, 1, act, attrs, &kind_activation }
 #define BINARY(name, since, attrs, op)                                                             \
-    { name, since, LAST, 2, 2, 1, attrs, &kind_binary, op }
+    { name, since, LAST, 2, 2, 1, op, attrs, &kind_binary }
 #define UNARY(name, since, op)                                                                     \
-    { name, since, LAST, 1, 1, 1, "", &kind_unary, op }
+    { name, since, LAST, 1, 1, 1, op, "", &kind_unary }
 #define REDUCE(name, moved, op)                                                                    \
-    {name, 1, moved - 1, 1, 1, 1, "axes:I keepdims:i", &kind_reduce, op}, {                        \
-        name, moved, LAST, 1, 2, 1, "keepdims:i noop_with_empty_axes:i", &kind_reduce, op          \
+    {name, 1, moved - 1, 1, 1, 1, op, "axes:I keepdims:i", &kind_reduce}, {                        \
+        name, moved, LAST, 1, 2, 1, op, "keepdims:i noop_with_empty_axes:i", &kind_reduce          \
     }
 #define SOFTMAX(name, which)                                                                       \
-    {name, 1, 12, 1, 1, 1, "axis:i", &kind_softmax_flat, which}, {                                 \
-        name, 13, LAST, 1, 1, 1, "axis:i", &kind_softmax, which                                    \
+    {name, 1, 12, 1, 1, 1, which, "axis:i", &kind_softmax_flat}, {                                 \
+        name, 13, LAST, 1, 1, 1, which, "axis:i", &kind_softmax                                    \
     }
 
 static const struct op table[] = {
-    /* name, since, until, inputs from, to, outputs, attributes, kind, which */
-    {"Conv", 1, LAST, 2, 3, 1, WINDOW " group:i", &kind_conv, 0},
-    {"ConvTranspose", 1, LAST, 2, 3, 1, WINDOW " group:i output_padding:I output_shape:I",
-     &kind_conv_transpose, 0},
-    {"Gemm", 7, 10, 3, 3, 1, "alpha:f beta:f transA:i transB:i", &kind_gemm, 0},
-    {"Gemm", 11, LAST, 2, 3, 1, "alpha:f beta:f transA:i transB:i", &kind_gemm, 0},
-    {"MatMul", 1, LAST, 2, 2, 1, "", &kind_matmul, 0},
+    /* name, since, until, inputs from, to, outputs, which of its kind, attributes, kind */
+    {"Conv", 1, LAST, 2, 3, 1, 0, WINDOW " group:i", &kind_conv},
+    {"ConvTranspose", 1, LAST, 2, 3, 1, 0, WINDOW " group:i output_padding:I output_shape:I",
+     &kind_conv_transpose},
+    {"Gemm", 7, 10, 3, 3, 1, 0, "alpha:f beta:f transA:i transB:i", &kind_gemm},
+    {"Gemm", 11, LAST, 2, 3, 1, 0, "alpha:f beta:f transA:i transB:i", &kind_gemm},
+    {"MatMul", 1, LAST, 2, 2, 1, 0, "", &kind_matmul},
 
-    {"MaxPool", 1, 7, 1, 1, 1, POOL, &kind_pool, KN_POOL_MAX},
-    {"MaxPool", 8, 9, 1, 1, 2, POOL " storage_order:i", &kind_pool, KN_POOL_MAX},
-    {"MaxPool", 10, LAST, 1, 1, 2, WINDOW " ceil_mode:i storage_order:i", &kind_pool, KN_POOL_MAX},
-    {"AveragePool", 7, 9, 1, 1, 1, POOL " count_include_pad:i", &kind_pool, KN_POOL_AVERAGE},
-    {"AveragePool", 10, LAST, 1, 1, 1, WINDOW " ceil_mode:i count_include_pad:i", &kind_pool,
-     KN_POOL_AVERAGE},
-    {"GlobalMaxPool", 1, LAST, 1, 1, 1, "", &kind_global_pool, KN_POOL_MAX},
-    {"GlobalAveragePool", 1, LAST, 1, 1, 1, "", &kind_global_pool, KN_POOL_AVERAGE},
+    {"MaxPool", 1, 7, 1, 1, 1, KN_POOL_MAX, POOL, &kind_pool},
+    {"MaxPool", 8, 9, 1, 1, 2, KN_POOL_MAX, POOL " storage_order:i", &kind_pool},
+    {"MaxPool", 10, LAST, 1, 1, 2, KN_POOL_MAX, WINDOW " ceil_mode:i storage_order:i", &kind_pool},
+    {"AveragePool", 7, 9, 1, 1, 1, KN_POOL_AVERAGE, POOL " count_include_pad:i", &kind_pool},
+    {"AveragePool", 10, LAST, 1, 1, 1, KN_POOL_AVERAGE, WINDOW " ceil_mode:i count_include_pad:i",
+     &kind_pool},
+    {"GlobalMaxPool", 1, LAST, 1, 1, 1, KN_POOL_MAX, "", &kind_global_pool},
+    {"GlobalAveragePool", 1, LAST, 1, 1, 1, KN_POOL_AVERAGE, "", &kind_global_pool},
 
-    {"BatchNormalization", 7, 8, 5, 5, 5, "epsilon:f momentum:f spatial:i", &kind_batch_norm, 0},
-    {"BatchNormalization", 9, 13, 5, 5, 5, "epsilon:f momentum:f", &kind_batch_norm, 0},
-    {"BatchNormalization", 14, LAST, 5, 5, 3, "epsilon:f momentum:f training_mode:i",
-     &kind_batch_norm, 0},
-    {"LRN", 1, LAST, 1, 1, 1, "alpha:f beta:f bias:f size:i", &kind_lrn, 0},
+    {"BatchNormalization", 7, 8, 5, 5, 5, 0, "epsilon:f momentum:f spatial:i", &kind_batch_norm},
+    {"BatchNormalization", 9, 13, 5, 5, 5, 0, "epsilon:f momentum:f", &kind_batch_norm},
+    {"BatchNormalization", 14, LAST, 5, 5, 3, 0, "epsilon:f momentum:f training_mode:i",
+     &kind_batch_norm},
+    {"LRN", 1, LAST, 1, 1, 1, 0, "alpha:f beta:f bias:f size:i", &kind_lrn},
     SOFTMAX("Softmax", KN_SOFTMAX),
     SOFTMAX("LogSoftmax", KN_LOG_SOFTMAX),
     SOFTMAX("Hardmax", KN_HARDMAX),
 
     ACTIVATION("Relu", 6, LAST, "", KN_ACT_RELU),
     ACTIVATION("Clip", 6, 10, "min:f max:f", KN_ACT_CLIP),
-    {"Clip", 11, LAST, 1, 3, 1, "", &kind_activation, KN_ACT_CLIP},
+    {"Clip", 11, LAST, 1, 3, 1, KN_ACT_CLIP, "", &kind_activation},
     ACTIVATION("LeakyRelu", 6, LAST, "alpha:f", KN_ACT_LEAKY_RELU),
     ACTIVATION("Sigmoid", 6, LAST, "", KN_ACT_SIGMOID),
     ACTIVATION("Tanh", 6, LAST, "", KN_ACT_TANH),
@@ -85,12 +85,12 @@ static const struct op table[] = {
     BINARY("GreaterOrEqual", 12, "", KN_GREATER_EQUAL),
     BINARY("Less", 7, "", KN_LESS),
     BINARY("LessOrEqual", 12, "", KN_LESS_EQUAL),
-    {"Sum", 6, LAST, 1, OP_ANY, 1, "", &kind_nary, KN_ADD},
-    {"Min", 6, LAST, 1, OP_ANY, 1, "", &kind_nary, KN_MIN},
-    {"Max", 6, LAST, 1, OP_ANY, 1, "", &kind_nary, KN_MAX},
-    {"Mean", 6, LAST, 1, OP_ANY, 1, "", &kind_nary, KN_BINARY_COUNT},
-    {"Where", 9, LAST, 3, 3, 1, "", &kind_where, 0},
-    {"Cast", 6, LAST, 1, 1, 1, "to:i saturate:i", &kind_cast, 0},
+    {"Sum", 6, LAST, 1, OP_ANY, 1, KN_ADD, "", &kind_nary},
+    {"Min", 6, LAST, 1, OP_ANY, 1, KN_MIN, "", &kind_nary},
+    {"Max", 6, LAST, 1, OP_ANY, 1, KN_MAX, "", &kind_nary},
+    {"Mean", 6, LAST, 1, OP_ANY, 1, KN_BINARY_COUNT, "", &kind_nary},
+    {"Where", 9, LAST, 3, 3, 1, 0, "", &kind_where},
+    {"Cast", 6, LAST, 1, 1, 1, 0, "to:i saturate:i", &kind_cast},
     UNARY("Abs", 6, KN_ABS),
     UNARY("Neg", 6, KN_NEG),
     UNARY("Exp", 6, KN_EXP),
@@ -116,47 +116,47 @@ static const struct op table[] = {
     REDUCE("ReduceLogSum", 18, KN_REDUCE_LOG_SUM),
     REDUCE("ReduceLogSumExp", 18, KN_REDUCE_LOG_SUM_EXP),
     REDUCE("ReduceSumSquare", 18, KN_REDUCE_SUM_SQUARE),
-    {"ArgMax", 1, 11, 1, 1, 1, "axis:i keepdims:i", &kind_arg, 0},
-    {"ArgMax", 12, LAST, 1, 1, 1, "axis:i keepdims:i select_last_index:i", &kind_arg, 0},
-    {"ArgMin", 1, 11, 1, 1, 1, "axis:i keepdims:i", &kind_arg, 1},
-    {"ArgMin", 12, LAST, 1, 1, 1, "axis:i keepdims:i select_last_index:i", &kind_arg, 1},
+    {"ArgMax", 1, 11, 1, 1, 1, 0, "axis:i keepdims:i", &kind_arg},
+    {"ArgMax", 12, LAST, 1, 1, 1, 0, "axis:i keepdims:i select_last_index:i", &kind_arg},
+    {"ArgMin", 1, 11, 1, 1, 1, 1, "axis:i keepdims:i", &kind_arg},
+    {"ArgMin", 12, LAST, 1, 1, 1, 1, "axis:i keepdims:i select_last_index:i", &kind_arg},
 
-    {"Reshape", 5, LAST, 2, 2, 1, "allowzero:i", &kind_reshape, 0},
-    {"Flatten", 1, LAST, 1, 1, 1, "axis:i", &kind_flatten, 0},
-    {"Squeeze", 1, 12, 1, 1, 1, "axes:I", &kind_squeeze, 0},
-    {"Squeeze", 13, LAST, 1, 2, 1, "", &kind_squeeze, 0},
-    {"Unsqueeze", 1, 12, 1, 1, 1, "axes:I", &kind_unsqueeze, 0},
-    {"Unsqueeze", 13, LAST, 2, 2, 1, "", &kind_unsqueeze, 0},
-    {"Identity", 1, LAST, 1, 1, 1, "", &kind_identity, 0},
-    {"Dropout", 7, 11, 1, 1, 2, "ratio:f", &kind_identity, 0},
-    {"Dropout", 12, LAST, 1, 3, 2, "seed:i", &kind_identity, 0},
-    {"Shape", 1, 14, 1, 1, 1, "", &kind_shape, 0},
-    {"Shape", 15, LAST, 1, 1, 1, "start:i end:i", &kind_shape, 0},
-    {"Size", 1, LAST, 1, 1, 1, "", &kind_size, 0},
-    {"ConstantOfShape", 9, LAST, 1, 1, 1, "value:t", &kind_constant_of_shape, 0},
+    {"Reshape", 5, LAST, 2, 2, 1, 0, "allowzero:i", &kind_reshape},
+    {"Flatten", 1, LAST, 1, 1, 1, 0, "axis:i", &kind_flatten},
+    {"Squeeze", 1, 12, 1, 1, 1, 0, "axes:I", &kind_squeeze},
+    {"Squeeze", 13, LAST, 1, 2, 1, 0, "", &kind_squeeze},
+    {"Unsqueeze", 1, 12, 1, 1, 1, 0, "axes:I", &kind_unsqueeze},
+    {"Unsqueeze", 13, LAST, 2, 2, 1, 0, "", &kind_unsqueeze},
+    {"Identity", 1, LAST, 1, 1, 1, 0, "", &kind_identity},
+    {"Dropout", 7, 11, 1, 1, 2, 0, "ratio:f", &kind_identity},
+    {"Dropout", 12, LAST, 1, 3, 2, 0, "seed:i", &kind_identity},
+    {"Shape", 1, 14, 1, 1, 1, 0, "", &kind_shape},
+    {"Shape", 15, LAST, 1, 1, 1, 0, "start:i end:i", &kind_shape},
+    {"Size", 1, LAST, 1, 1, 1, 0, "", &kind_size},
+    {"ConstantOfShape", 9, LAST, 1, 1, 1, 0, "value:t", &kind_constant_of_shape},
 
-    {"Transpose", 1, LAST, 1, 1, 1, "perm:I", &kind_transpose, 0},
-    {"Concat", 4, LAST, 1, OP_ANY, 1, "axis:i", &kind_concat, 0},
-    {"Split", 2, 12, 1, 1, OP_ANY, "axis:i split:I", &kind_split, 0},
-    {"Split", 13, 17, 1, 2, OP_ANY, "axis:i", &kind_split, 0},
-    {"Split", 18, LAST, 1, 2, OP_ANY, "axis:i num_outputs:i", &kind_split, 0},
-    {"Slice", 1, 9, 1, 1, 1, "axes:I ends:I starts:I", &kind_slice, 0},
-    {"Slice", 10, LAST, 3, 5, 1, "", &kind_slice, 0},
-    {"Pad", 2, 10, 1, 1, 1, "mode:s pads:I value:f", &kind_pad, 0},
-    {"Pad", 11, 17, 2, 3, 1, "mode:s", &kind_pad, 0},
-    {"Pad", 18, LAST, 2, 4, 1, "mode:s", &kind_pad, 0},
-    {"Expand", 8, LAST, 2, 2, 1, "", &kind_expand, 0},
-    {"Tile", 6, LAST, 2, 2, 1, "", &kind_tile, 0},
-    {"Gather", 1, LAST, 2, 2, 1, "axis:i", &kind_gather, 0},
-    {"DepthToSpace", 1, 10, 1, 1, 1, "blocksize:i", &kind_depth_to_space, 0},
-    {"DepthToSpace", 11, LAST, 1, 1, 1, "blocksize:i mode:s", &kind_depth_to_space, 0},
-    {"SpaceToDepth", 1, LAST, 1, 1, 1, "blocksize:i", &kind_space_to_depth, 0},
+    {"Transpose", 1, LAST, 1, 1, 1, 0, "perm:I", &kind_transpose},
+    {"Concat", 4, LAST, 1, OP_ANY, 1, 0, "axis:i", &kind_concat},
+    {"Split", 2, 12, 1, 1, OP_ANY, 0, "axis:i split:I", &kind_split},
+    {"Split", 13, 17, 1, 2, OP_ANY, 0, "axis:i", &kind_split},
+    {"Split", 18, LAST, 1, 2, OP_ANY, 0, "axis:i num_outputs:i", &kind_split},
+    {"Slice", 1, 9, 1, 1, 1, 0, "axes:I ends:I starts:I", &kind_slice},
+    {"Slice", 10, LAST, 3, 5, 1, 0, "", &kind_slice},
+    {"Pad", 2, 10, 1, 1, 1, 0, "mode:s pads:I value:f", &kind_pad},
+    {"Pad", 11, 17, 2, 3, 1, 0, "mode:s", &kind_pad},
+    {"Pad", 18, LAST, 2, 4, 1, 0, "mode:s", &kind_pad},
+    {"Expand", 8, LAST, 2, 2, 1, 0, "", &kind_expand},
+    {"Tile", 6, LAST, 2, 2, 1, 0, "", &kind_tile},
+    {"Gather", 1, LAST, 2, 2, 1, 0, "axis:i", &kind_gather},
+    {"DepthToSpace", 1, 10, 1, 1, 1, 0, "blocksize:i", &kind_depth_to_space},
+    {"DepthToSpace", 11, LAST, 1, 1, 1, 0, "blocksize:i mode:s", &kind_depth_to_space},
+    {"SpaceToDepth", 1, LAST, 1, 1, 1, 0, "blocksize:i", &kind_space_to_depth},
 
-    {"Resize", 10, 10, 2, 2, 1, "mode:s", &kind_resize, 0},
-    {"Resize", 11, 12, 3, 4, 1, RESIZE, &kind_resize, 0},
-    {"Resize", 13, 17, 1, 4, 1, RESIZE, &kind_resize, 0},
-    {"Upsample", 7, 8, 1, 1, 1, "mode:s scales:F", &kind_upsample, 0},
-    {"Upsample", 9, 9, 2, 2, 1, "mode:s", &kind_upsample, 0},
+    {"Resize", 10, 10, 2, 2, 1, 0, "mode:s", &kind_resize},
+    {"Resize", 11, 12, 3, 4, 1, 0, RESIZE, &kind_resize},
+    {"Resize", 13, 17, 1, 4, 1, 0, RESIZE, &kind_resize},
+    {"Upsample", 7, 8, 1, 1, 1, 0, "mode:s scales:F", &kind_upsample},
+    {"Upsample", 9, 9, 2, 2, 1, 0, "mode:s", &kind_upsample},
 };
 
 const struct op *op_table(size_t *ret_count) {

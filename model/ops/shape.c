@@ -156,8 +156,7 @@ static int identity_plan(struct op_call *call, void *ret) {
 /* Only where somebody wants the mask: it keeps everything. */
 static int identity_run(const struct op_args *args) {
     size_t count = op_count(&args->in[0]->desc);
-    memcpy(args->out[0]->data, args->in[0]->data,
-           count * dtype_size(args->in[0]->desc.dtype));
+    memcpy(args->out[0]->data, args->in[0]->data, count * dtype_size(args->in[0]->desc.dtype));
     if (args->out_count > 1 && args->out[1])
         memset(args->out[1]->data, 1, count);
     return 0;
@@ -167,8 +166,7 @@ const struct op_kind kind_reshape = {.plan = reshape_plan};
 const struct op_kind kind_flatten = {.plan = flatten_plan};
 const struct op_kind kind_squeeze = {.plan = squeeze_plan};
 const struct op_kind kind_unsqueeze = {.plan = unsqueeze_plan};
-const struct op_kind kind_identity = {
-    .plan = identity_plan, .run = identity_run, .flags = OP_DROP};
+const struct op_kind kind_identity = {.plan = identity_plan, .run = identity_run, .flags = OP_DROP};
 
 /* ---- shapes as tensors ---- */
 

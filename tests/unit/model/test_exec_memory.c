@@ -54,20 +54,20 @@ void *malloc(size_t size) {
     return __libc_malloc(size);
 }
 
-void *calloc(size_t count, size_t size) {
+void *calloc(size_t nmemb, size_t size) {
     note(__builtin_return_address(0));
-    return __libc_calloc(count, size);
+    return __libc_calloc(nmemb, size);
 }
 
-void *realloc(void *old, size_t size) {
+void *realloc(void *ptr, size_t size) {
     note(__builtin_return_address(0));
-    return __libc_realloc(old, size);
+    return __libc_realloc(ptr, size);
 }
 
-int posix_memalign(void **ret, size_t align, size_t size) {
+int posix_memalign(void **memptr, size_t alignment, size_t size) {
     note(__builtin_return_address(0));
-    *ret = __libc_memalign(align, size);
-    return *ret ? 0 : 12;
+    *memptr = __libc_memalign(alignment, size);
+    return *memptr ? 0 : 12;
 }
 #endif
 
