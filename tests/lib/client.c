@@ -110,6 +110,16 @@ static void handle_ping(struct client *client, uint64_t token) {
     client_send(client, &message, NULL, 0);
 }
 
+/* Where the test plays a device, there is nothing to tell. */
+static void answer_status(struct client *client, uint64_t token) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Status status = CONVOY__STATUS__INIT;
+    status.token = token;
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS;
+    message.status = &status;
+    client_send(client, &message, NULL, 0);
+}
+
 static void keep_status(struct client *client, const Convoy__Status *status) {
     size_t size = convoy__status__get_packed_size(status);
     uint8_t *copy = malloc(size + 1);
@@ -119,6 +129,14 @@ static void keep_status(struct client *client, const Convoy__Status *status) {
         convoy__status__free_unpacked(client->status, NULL);
     client->status = convoy__status__unpack(NULL, size, copy);
     free(copy);
+}
+
+static void keep_frame(struct client *client, const Convoy__Frame *frame) {
+    client->frames++;
+    client->frame.session = frame->session;
+    client->frame.sequence = frame->sequence;
+    assert_int_equal(frame->plan.len, sizeof(client->frame.plan));
+    memcpy(client->frame.plan, frame->plan.data, sizeof(client->frame.plan));
 }
 
 static int on_message(void *arg, const struct message *message) {
@@ -146,6 +164,15 @@ static int on_message(void *arg, const struct message *message) {
         break;
     case CONVOY__MESSAGE__BODY_PING:
         handle_ping(client, header->ping->token);
+        break;
+    case CONVOY__MESSAGE__BODY_HELLO:
+        client->hellos++;
+        break;
+    case CONVOY__MESSAGE__BODY_FRAME:
+        keep_frame(client, header->frame);
+        break;
+    case CONVOY__MESSAGE__BODY_STATUS_REQUEST:
+        answer_status(client, header->status_request->token);
         break;
     case CONVOY__MESSAGE__BODY_STATUS:
         keep_status(client, header->status);
@@ -241,6 +268,22 @@ void client_connect(struct client *client, Convoy__Role role) {
             fail_msg("no Welcome");
 }
 
+void client_accept(struct client *client, int listen_fd) {
+    struct pollfd poller = {.fd = listen_fd, .events = POLLIN};
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    assert_int_equal(poll(&poller, 1, CLIENT_CAP_MS), 1);
+    client->fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(client->fd >= 0);
+    reader_free(client->reader);
+    client->reader = reader_new(&limits, &callbacks, client);
+    assert_non_null(client->reader);
+    client->closed = false;
+    client->hellos = 0;
+    while (client->hellos == 0)
+        if (!client_read(client, 100) || daemons_now_ms() > until)
+            fail_msg("no Hello came");
+}
+
 void client_cut(struct client *client) {
     client_close(client);
     client->next = 1;
@@ -322,10 +365,9 @@ void client_wait_credit(struct client *client) {
     }
 }
 
-const Convoy__Status *client_status(struct client *client) {
+void client_ask_status(struct client *client) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
-    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
     if (client->status)
         convoy__status__free_unpacked(client->status, NULL);
     client->status = NULL;
@@ -333,6 +375,11 @@ const Convoy__Status *client_status(struct client *client) {
     message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
     message.status_request = &request;
     client_send(client, &message, NULL, 0);
+}
+
+const Convoy__Status *client_status(struct client *client) {
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    client_ask_status(client);
     while (!client->status)
         if (!client_read(client, 100) || daemons_now_ms() > until)
             fail_msg("no Status came");

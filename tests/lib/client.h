@@ -37,7 +37,12 @@ struct client {
     void *payload;
     Convoy__Status *status;        /* the last one, or NULL */
     Convoy__Code refusal, goodbye; /* the last of each */
-    int fd;                        /* -1: not connected */
+    struct client_frame {          /* the last Frame that came, where the test plays a device */
+        uint64_t session, sequence;
+        uint8_t plan[32];
+    } frame;
+    size_t frames, hellos;
+    int fd; /* -1: not connected */
     uint32_t credits;
     uint16_t port;
     bool welcomed, resumed, refusal_retry, closed;
@@ -52,6 +57,10 @@ void client_connect(struct client *client, Convoy__Role role);
 /* Only the connection; for those who misbehave. */
 void client_open(struct client *client);
 void client_close(struct client *client);
+
+/* Plays a device: takes a connection that waits at listen_fd (waits for it, too), reads its Hello.
+ */
+void client_accept(struct client *client, int listen_fd);
 
 /* The connection breaks: all unanswered frames will be sent again after the next client_connect().
  */
@@ -78,6 +87,9 @@ void client_wait_closed(struct client *client);
 
 /* Reads until there is at least one credit. */
 void client_wait_credit(struct client *client);
+
+/* Asks for status; client->status is NULL until it comes. */
+void client_ask_status(struct client *client);
 
 /* Asks for status and waits for it. */
 const Convoy__Status *client_status(struct client *client);
