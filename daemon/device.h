@@ -18,7 +18,7 @@
 #define DEVICE_PLAN_GRACE_MS                                                                       \
     30000                       /* an older plan goes when no frame came under it for so long      \
                                  */
-#define DEVICE_UPSTREAMS_MAX 64 /* connections that are not clients */
+#define DEVICE_UPSTREAMS_MAX 64 /* connections beside max_clients */
 
 struct device;
 

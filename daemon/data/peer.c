@@ -409,7 +409,7 @@ void peer_accept(struct device *device, uv_stream_t *listener) {
     snprintf(peer->name, sizeof(peer->name), "connection from %s", conn_name(peer->conn));
     if (rc < 0)
         conn_close(peer->conn, uv_strerror(rc));
-    else if (device->upstreams > DEVICE_UPSTREAMS_MAX)
+    else if (device->upstreams > DEVICE_UPSTREAMS_MAX + (size_t)device->config->max_clients)
         conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY,
                      "too many connections; try again later");
 }
