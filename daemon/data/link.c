@@ -239,6 +239,17 @@ static void connect_to(struct link *link, const struct sockaddr *address) {
         conn_close(link->conn, uv_strerror(rc));
 }
 
+/* A name may have several addresses, and the neighbour may listen on one of them only (IPv4, when
+ * the resolver puts IPv6 first): each attempt takes the next. */
+static const struct sockaddr *pick_address(const struct addrinfo *found, unsigned attempt) {
+    unsigned count = 0;
+    for (const struct addrinfo *each = found; each; each = each->ai_next)
+        count++;
+    for (unsigned skip = attempt % count; skip > 0; skip--)
+        found = found->ai_next;
+    return found->ai_addr;
+}
+
 static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *result) {
     struct link *link = resolve->data;
     link->resolving = false;
@@ -247,7 +258,7 @@ static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *
     else if (status < 0)
         back_off(link, uv_strerror(status));
     else
-        connect_to(link, result->ai_addr);
+        connect_to(link, pick_address(result, link->attempts++));
     uv_freeaddrinfo(result);
 }
 

@@ -36,6 +36,7 @@ struct link {
     struct backoff backoff;
     uv_timer_t timer;
     uv_getaddrinfo_t resolve;
+    unsigned attempts; /* picks one of a name's addresses */
     uv_connect_t connect;
     bool resolving, timer_closed;
     bool failure_logged; /* the reason for being down has been said */
