@@ -65,18 +65,22 @@ static bool reads_constants(const struct node *node, const struct op *op) {
     return true;
 }
 
-/* The outputs become constants; a node that makes an output of the graph stays a layer as well. */
+/* The outputs become constants. A node that makes outputs of the graph and nothing else stays a
+ * layer as well: a model may consist of such nodes. Where others read its outputs too, it does not:
+ * they must find a constant in every part of the model, and the last stage copies it. */
 static int mark_constant(struct model *model, const struct node *node, struct net_node *known) {
-    known->constant = true;
+    bool is_output = false, is_read = false;
     for (size_t i = 0; i < node->outputs_count; i++) {
-        if (!node->outputs[i])
+        struct value *value = node->outputs[i];
+        if (!value)
             continue;
-        int rc = fold_mark(model->fold, node->outputs[i]);
+        int rc = fold_mark(model->fold, value);
         if (rc < 0)
             return rc;
-        if (node->outputs[i]->is_output)
-            known->constant = false;
+        is_output = is_output || value->is_output;
+        is_read = is_read || value->consumers_count > 0;
     }
+    known->constant = is_read || !is_output;
     return 0;
 }
 

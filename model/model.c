@@ -179,10 +179,17 @@ int model_find_layer(const struct model *model, const char *name, size_t *ret_in
 
 /* ---- parts ---- */
 
-/* Computes every constant that the layers' nodes read. Under fold_lock(). */
+/* Computes every constant that the layers' nodes read or that is an output. Under fold_lock(). */
 static int fetch_constants(const struct model *model, struct node *const *nodes, size_t count,
-                           struct err *err) {
+                           const struct cut *outputs, struct err *err) {
     const struct constant *ignored;
+    for (size_t i = 0; i < outputs->count; i++) {
+        int rc = outputs->values[i]->constant
+                     ? fold_numbers(model->fold, outputs->values[i], &ignored, err)
+                     : 0;
+        if (rc < 0)
+            return rc;
+    }
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < nodes[i]->inputs_count; k++) {
             struct value *value = nodes[i]->inputs[k];
@@ -217,7 +224,7 @@ int model_write_part(const struct model *model, size_t first, size_t last, const
                               .outputs = model->cuts[last].descs,
                               .outputs_count = model->cuts[last].count};
     fold_lock(model->fold);
-    int rc = fetch_constants(model, nodes, count, err);
+    int rc = fetch_constants(model, nodes, count, &model->cuts[last], err);
     if (rc == 0)
         rc = graph_export(model->graph, &part, path, err);
     fold_drop(model->fold);

@@ -2,6 +2,7 @@
  * undivided model computes. CONVOY_TEST_CUTS=quick takes a few cuts of the small models only, as
  * builds with sanitizers do. */
 #include "tests/lib/models.h"
+#include "tests/lib/small_model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -216,10 +217,64 @@ static void part_files_give_the_same_bits(void **state) {
     model_unref(model);
 }
 
+/* Shapes as outputs of the graph and as operands, an input that is only reshaped, an output that
+ * is an initializer, weights that operators make, one constant of several readers. */
+static const char odd[] = "input x f32 2,4,5,5\ninput unused f32 3\n"
+                          "output y\noutput sh\noutput u\n"
+                          "const k i64 4 = 4,4,3,3\nConstantOfShape fill k -> w0\n"
+                          "const b f32 4\nconst one f32 4,1,1\nIdentity same b -> b2\n"
+                          "Add grow w0,one -> w1\nTranspose turn w1 -> w | perm=[1,0,2,3]\n"
+                          "Conv first x,w,b2 -> a | pads=[1,1,1,1]\nShape shape a -> sh\n"
+                          "Relu relu a -> r\nConv second r,w,b -> c | pads=[1,1,1,1]\n"
+                          "const f i64 2 = 2,100\nReshape flat c,f -> d\nSigmoid sig d -> e\n"
+                          "Reshape back e,sh -> g\nAdd sum g,r -> h\nMul scale h,one -> y\n"
+                          "const z i64 1 = -1\nReshape line x,z -> u\n";
+
+static void odd_graphs_survive_every_cut(void **state) {
+    (void)state;
+    char folder[] = "/tmp/convoy-odd-XXXXXX", path[64];
+    struct cut_tensors in = {.count = 2}, whole;
+    struct model *model = NULL;
+    struct err err = {0};
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/m.onnx", folder);
+    small_model_write(path, 13, odd);
+    if (model_open(path, NULL, &model, &err) < 0)
+        fail_msg("%s", err.text);
+    unlink(path);
+    for (size_t i = 0; i < 2; i++) {
+        in.owned[i] = true;
+        in.tensors[i].data = tensor_buffer_new(800);
+        for (size_t k = 0; k < 200; k++)
+            ((float *)in.tensors[i].data)[k] = (float)(k * 37 % 11) - 5.0f;
+    }
+    size_t count = model_layers_count(model);
+    assert_true(count > 4);
+    run_range(model, 0, count, 1, &in, &whole);
+    for (size_t at = 1; at < count; at++) {
+        struct cut_tensors middle, out;
+        check_two(model, at, &in, &whole);
+        struct model *head = reopen_part(model, 0, at, folder);
+        struct model *tail = reopen_part(model, at, count, folder);
+        run_range(head, 0, at, 1, &in, &middle);
+        run_range(tail, 0, count - at, 1, &middle, &out);
+        assert_same(&whole, &out, at, at);
+        tensors_free(&out);
+        tensors_free(&middle);
+        model_unref(head);
+        model_unref(tail);
+    }
+    rmdir(folder);
+    tensors_free(&whole);
+    tensors_free(&in);
+    model_unref(model);
+}
+
 int main(void) {
     struct CMUnitTest tests[128];
     static char names[128][128];
     size_t count = 0;
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(odd_graphs_survive_every_cut);
     for (const struct models_entry *entry = models_all; entry->file; entry++) {
         snprintf(names[count], sizeof(names[0]), "every_cut_gives_the_same_bits %s", entry->file);
         tests[count] = (struct CMUnitTest){.name = names[count],
