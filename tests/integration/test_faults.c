@@ -90,6 +90,26 @@ static void killing_the_last_device_loses_and_repeats_nothing(void **state) {
     killing_a_device_again_and_again_loses_and_repeats_nothing(2);
 }
 
+static void killing_the_ingress_costs_its_client_a_new_session_only(void **state) {
+    struct daemons line;
+    struct client client;
+    (void)state;
+    start(&line, &client, "workers: 2\n");
+    for (int round = 0; round < 3; round++) {
+        uint64_t session = client.session;
+        keep_flowing(&client);
+        daemons_kill(&line, 0);
+        daemons_start(&line, 0);
+        client_cut(&client);
+        client_connect(&client, CONVOY__ROLE__ROLE_CLIENT);
+        assert_false(client.resumed);
+        assert_true(client.session != session);
+    }
+    client_run(&client, client.target);
+    client_assert_exactly_once(&client, client.target);
+    finish(&line, &client);
+}
+
 static void a_frozen_device_is_found_and_its_frames_are_answered_after_it_thaws(void **state) {
     struct daemons line;
     struct client client;
@@ -257,6 +277,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killing_the_middle_device_loses_and_repeats_nothing),
         cmocka_unit_test(killing_the_last_device_loses_and_repeats_nothing),
+        cmocka_unit_test(killing_the_ingress_costs_its_client_a_new_session_only),
         cmocka_unit_test(a_frozen_device_is_found_and_its_frames_are_answered_after_it_thaws),
         cmocka_unit_test(a_device_that_returns_with_another_plan_is_waited_for),
         cmocka_unit_test(a_client_that_is_cut_off_resumes_its_session),
