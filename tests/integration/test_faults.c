@@ -165,7 +165,7 @@ static void answers_are_kept_for_a_client_that_is_away(void **state) {
     struct daemons line;
     struct client client, watcher;
     (void)state;
-    start(&line, &client, "workers: 2\nheartbeat_ms: 30000\n");
+    start(&line, &client, "workers: 2\nheartbeat_ms: 6000\n");
     client_init(&watcher, &oracle, line.all[0].port);
     client_connect(&watcher, CONVOY__ROLE__ROLE_CLIENT);
     client_wait_credit(&client);
