@@ -337,7 +337,7 @@ static void expire_sessions(struct device *device, uint64_t now_us) {
     struct session *session;
     while ((session = sessions_find_expired(&device->sessions, now_us,
                                             device->config->session_ms * 1000))) {
-        if (session->used)
+        if (session->resumable)
             log_info("session %016" PRIx64 " is forgotten: its client has been away too long",
                      session->id);
         flow_origin_gone(device, &session->origin);

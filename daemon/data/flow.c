@@ -462,7 +462,7 @@ static struct frame *make_frame(struct device *device, struct origin *origin,
     memcpy(frame->inputs_id, held->inputs_id, sizeof(frame->inputs_id));
     TAILQ_INSERT_TAIL(&origin->frames, frame, of_origin);
     if (origin->is_session) {
-        session_of(origin)->used = true;
+        session_of(origin)->resumable = true;
         frame->epoch = session_of(origin)->epoch;
         frame_move(frame, &flow->pending);
     } else {

@@ -85,10 +85,7 @@ static void handle_refusal(struct link *link, const Convoy__Message *message) {
 }
 
 static void handle_goodbye(struct link *link, const Convoy__Message *message) {
-    char why[256];
-    snprintf(why, sizeof(why), "it said Goodbye: %s: %.200s",
-             message_code_name(message->goodbye->code), message->goodbye->text);
-    conn_close(link->conn, why);
+    conn_close_on_goodbye(link->conn, message->goodbye);
 }
 
 static void handle_ping(struct link *link, const Convoy__Message *message) {
@@ -245,6 +242,7 @@ static const struct sockaddr *pick_address(const struct addrinfo *found, unsigne
     unsigned count = 0;
     for (const struct addrinfo *each = found; each; each = each->ai_next)
         count++;
+    assert(count > 0); /* the resolver answers with at least one, or with an error */
     for (unsigned skip = attempt % count; skip > 0; skip--)
         found = found->ai_next;
     return found->ai_addr;

@@ -290,10 +290,9 @@ static void handle_pong(struct peer *peer, const Convoy__Message *message) {
 }
 
 static void handle_goodbye(struct peer *peer, const Convoy__Message *message) {
-    char why[256];
-    snprintf(why, sizeof(why), "it said Goodbye: %s: %.200s",
-             message_code_name(message->goodbye->code), message->goodbye->text);
-    conn_close(peer->conn, why);
+    if (peer->session && message->goodbye->code == CONVOY__CODE__CODE_OK)
+        peer->session->resumable = false;
+    conn_close_on_goodbye(peer->conn, message->goodbye);
 }
 
 static void handle_status_request(struct peer *peer, const Convoy__Message *message) {

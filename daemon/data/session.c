@@ -52,7 +52,8 @@ struct session *sessions_find_expired(const struct sessions *sessions, uint64_t 
                                       uint64_t keep_us) {
     struct session *session;
     TAILQ_FOREACH(session, &sessions->list, link) {
-        if (!session->origin.peer && (!session->used || now_us - session->away_since_us >= keep_us))
+        if (!session->origin.peer &&
+            (!session->resumable || now_us - session->away_since_us >= keep_us))
             return session;
     }
     return NULL;

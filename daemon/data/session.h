@@ -14,8 +14,9 @@
  * one: the client sent it again before it could read the answer (session_was_delivered()).
  * - Any other frame that comes again is computed again: its answer was lost on the way to the
  * client.
- * - Without a connection it is kept for session_ms; one that never had a frame goes at once. When
- *   there are too many, the one that is longest away with nothing retained makes room.
+ * - Without a connection it is kept for session_ms; one that never had a frame, or whose client
+ * left with Goodbye OK, goes at once. When there are too many, the one that is longest away with
+ *   nothing retained makes room.
  */
 #ifndef CONVOY_DAEMON_DATA_SESSION_H
 #define CONVOY_DAEMON_DATA_SESSION_H
@@ -29,7 +30,7 @@ struct session {
     uint64_t id;
     uint64_t epoch;         /* how many connections it has had */
     uint64_t away_since_us; /* valid while origin.peer is NULL */
-    bool used;              /* a frame was accepted */
+    bool resumable;         /* a frame was accepted, and its client has not said that it is done */
     uint64_t *delivered;    /* sequences of earlier epochs that were answered in this one */
     size_t delivered_count, delivered_max;
 };

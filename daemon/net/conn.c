@@ -590,6 +590,13 @@ void conn_goodbye(struct conn *conn, Convoy__Code code, const char *text) {
     uv_timer_start(&conn->linger, on_linger, LINGER_MS, 0);
 }
 
+void conn_close_on_goodbye(struct conn *conn, const Convoy__Goodbye *goodbye) {
+    char why[256];
+    snprintf(why, sizeof(why), "it said Goodbye: %s%s%.200s", message_code_name(goodbye->code),
+             goodbye->text[0] ? ": " : "", goodbye->text);
+    conn_close(conn, why);
+}
+
 /* Room for count pieces. */
 static int out_reserve(struct net *net, struct out *out, size_t count) {
     out->pieces = out->inline_pieces;

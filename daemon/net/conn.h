@@ -77,6 +77,9 @@ int conn_send_packed(struct conn *conn, struct buffer *header, size_t header_byt
  * message is delivered any more. text is copied. */
 void conn_goodbye(struct conn *conn, Convoy__Code code, const char *text);
 
+/* The peer has said Goodbye: closes now, with its words as the reason. */
+void conn_close_on_goodbye(struct conn *conn, const Convoy__Goodbye *goodbye);
+
 /* Closes now; on_close is called from the loop, never from inside. why is copied. Idempotent. */
 void conn_close(struct conn *conn, const char *why);
 

@@ -131,6 +131,30 @@ static void status_shows_every_stage_with_what_it_did(void **state) {
     daemons_fini(&line);
 }
 
+static void a_client_that_says_goodbye_leaves_no_session(void **state) {
+    struct daemons line;
+    struct client leaving, other;
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Goodbye goodbye = CONVOY__GOODBYE__INIT;
+    (void)state;
+    start_line(&line, 1, NULL);
+    client_init(&leaving, &oracle, line.all[0].port);
+    client_connect(&leaving, CONVOY__ROLE__ROLE_CLIENT);
+    leaving.target = 3;
+    client_run(&leaving, 3);
+    message.body_case = CONVOY__MESSAGE__BODY_GOODBYE;
+    message.goodbye = &goodbye;
+    client_send(&leaving, &message, NULL, 0);
+    client_wait_closed(&leaving);
+    client_init(&other, &oracle, line.all[0].port);
+    client_connect(&other, CONVOY__ROLE__ROLE_CLIENT);
+    for (int asked = 0; client_status(&other)->sessions != 1; asked++)
+        assert_true(asked < 100000); /* until the device's next tick */
+    client_fini(&leaving);
+    client_fini(&other);
+    daemons_fini(&line);
+}
+
 static void status_lists_a_device_that_is_away_as_unreachable(void **state) {
     struct daemons line;
     struct client client;
@@ -266,6 +290,7 @@ int main(void) {
         cmocka_unit_test(a_line_of_four_with_its_cuts_across_residuals_answers_the_same),
         cmocka_unit_test(two_clients_at_once_get_their_own_answers),
         cmocka_unit_test(status_shows_every_stage_with_what_it_did),
+        cmocka_unit_test(a_client_that_says_goodbye_leaves_no_session),
         cmocka_unit_test(status_lists_a_device_that_is_away_as_unreachable),
         cmocka_unit_test(a_client_of_a_later_device_may_only_ask_for_status),
         cmocka_unit_test(cuts_move_in_any_order_of_reloads_while_frames_flow),

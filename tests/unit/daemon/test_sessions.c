@@ -44,7 +44,7 @@ static void a_session_without_a_connection_expires_after_its_time(void **state) 
     (void)state;
     sessions_init(&sessions, 2);
     struct session *session = sessions_open(&sessions, 1, 8);
-    session->used = true;
+    session->resumable = true;
     assert_int_equal(session_attach(session, here), 0);
     assert_null(sessions_find_expired(&sessions, 1000000, 10));
     session_detach(session, 500);
