@@ -177,6 +177,9 @@ static int join_pad(struct model *model, struct layer *layer) {
     if (!before || before->op->kind != &kind_pad || before->view ||
         !passes_private(model, layer->in[0], layer))
         return 0;
+    for (size_t i = 1; i < layer->in_count; i++)
+        if (layer->in[i] == layer->in[0]) /* padded numbers that are weights as well */
+            return 0;
     const struct pad_plan *pad = before->plan;
     if (pad->mode != KN_PAD_CONSTANT || !pad->known || memcmp(pad->value, zero, sizeof(zero)) != 0)
         return 0;

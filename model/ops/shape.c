@@ -156,7 +156,8 @@ static int identity_plan(struct op_call *call, void *ret) {
 /* Only where somebody wants the mask: it keeps everything. */
 static int identity_run(const struct op_args *args) {
     size_t count = op_count(&args->in[0]->desc);
-    memcpy(args->out[0]->data, args->in[0]->data, count * dtype_size(args->in[0]->desc.dtype));
+    if (args->out[0] && count > 0)
+        memcpy(args->out[0]->data, args->in[0]->data, count * dtype_size(args->in[0]->desc.dtype));
     if (args->out_count > 1 && args->out[1])
         memset(args->out[1]->data, 1, count);
     return 0;

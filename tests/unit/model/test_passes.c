@@ -160,6 +160,14 @@ static void zero_pads_join_the_convolution(void **state) {
           "pad:Pad conv:Conv");
 }
 
+static void padded_numbers_that_are_weights_as_well_keep_their_pad(void **state) {
+    (void)state;
+    check(13,
+          "input x f32 1,1,4,4\noutput y\nconst p i64 8 = 0,0,1,1,0,0,1,1\nPad pad x,p -> q\n"
+          "Conv conv q,q -> y | pads=[1,0,0,1]\n",
+          "pad:Pad conv:Conv");
+}
+
 static void clip_with_constant_bounds_joins(void **state) {
     (void)state;
     check(13, CONV "const lo f32 = 0.0\nconst hi f32 = 6.0\nClip clip c,lo,hi -> y\n",
@@ -239,6 +247,17 @@ static void identity_and_dropout_disappear(void **state) {
     model_unref(model);
 }
 
+static void mask_of_a_dropout_is_made_without_its_result(void **state) {
+    (void)state;
+    struct model *model = open_text(
+        13, "input x f32 2,3\noutput y\nDropout drop x -> -,mask\nCast cast mask -> y | to=1\n");
+    struct tensor y = run(model);
+    for (size_t i = 0; i < 6; i++)
+        assert_true(((const float *)y.data)[i] == 1.0f);
+    tensor_buffer_free(y.data);
+    model_unref(model);
+}
+
 static void identity_on_a_weight_is_a_weight(void **state) {
     (void)state;
     struct model *model =
@@ -276,6 +295,7 @@ int main(void) {
         cmocka_unit_test(value_with_two_readers_stays),
         cmocka_unit_test(output_of_the_graph_stays),
         cmocka_unit_test(zero_pads_join_the_convolution),
+        cmocka_unit_test(padded_numbers_that_are_weights_as_well_keep_their_pad),
         cmocka_unit_test(clip_with_constant_bounds_joins),
         cmocka_unit_test(hard_swish_as_exporters_write_it_joins),
         cmocka_unit_test(silu_mish_and_gelu_join),
@@ -283,6 +303,7 @@ int main(void) {
         cmocka_unit_test(transposed_convolution_takes_batchnorm),
         cmocka_unit_test(arithmetic_with_constants_becomes_one_layer),
         cmocka_unit_test(identity_and_dropout_disappear),
+        cmocka_unit_test(mask_of_a_dropout_is_made_without_its_result),
         cmocka_unit_test(identity_on_a_weight_is_a_weight),
     };
     return cmocka_run_group_tests_name("passes", tests, setup, teardown);
