@@ -9,6 +9,7 @@
 
 #define FOLD_DEPTH_MAX  500          /* nodes in a chain of constants: bounds the recursion */
 #define FOLD_KEEP_BYTES (64U << 10U) /* larger results are not kept */
+#define FOLD_LOAD_BYTES (64U << 20U) /* computed at load: shapes, bounds and the like */
 
 /* A constant that was computed: its numbers belong to the fold. */
 struct folded {
@@ -22,6 +23,7 @@ struct fold {
     pthread_mutex_t lock;
     struct folded **items;
     size_t count, capacity;
+    uint64_t held, limit; /* bytes of computed numbers; a small file can ask for any amount */
 };
 
 struct fold *fold_new(struct graph *graph, struct net_node *nodes) {
@@ -30,6 +32,7 @@ struct fold *fold_new(struct graph *graph, struct net_node *nodes) {
         return NULL;
     fold->graph = graph;
     fold->nodes = nodes;
+    fold->limit = FOLD_LOAD_BYTES;
     if (pthread_mutex_init(&fold->lock, NULL) != 0) {
         free(fold);
         return NULL;
@@ -84,7 +87,13 @@ void fold_drop(struct fold *fold) {
         tensor_buffer_free(item->buffer);
         item->buffer = NULL;
         item->constant.data = NULL;
+        fold->held -= item->constant.bytes;
     }
+}
+
+void fold_loaded(struct fold *fold) {
+    fold_drop(fold);
+    fold->limit = OP_TENSOR_BYTES_MAX;
 }
 
 static int numbers(struct fold *fold, struct value *value, int depth, struct err *err);
@@ -144,6 +153,7 @@ static void evaluation_fini(struct evaluation *e, const struct node *node) {
 static int evaluate(struct fold *fold, const struct node *node, int depth, struct evaluation *e,
                     struct err *err) {
     const struct net_node *known = &fold->nodes[node->index];
+    uint64_t held;
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < node->inputs_count; i++) {
         if (!node->inputs[i])
@@ -151,12 +161,19 @@ static int evaluate(struct fold *fold, const struct node *node, int depth, struc
         rc = fetch_input(fold, known->op, node->inputs[i], depth, &e->in[i], &e->copies[i], err);
         e->in_refs[i] = &e->in[i];
     }
+    held = fold->held;
     for (size_t i = 0; rc == 0 && i < node->outputs_count; i++) {
         if (!node->outputs[i])
             continue;
         size_t bytes = 0;
         e->out[i].desc = node->outputs[i]->desc;
         rc = tensor_desc_bytes(&e->out[i].desc, &bytes);
+        held += bytes;
+        if (rc == 0 && held > fold->limit)
+            return err_set(err, -ENOTSUP, "constant '%s' takes more than the %llu MB that %s",
+                           node->outputs[i]->name, (unsigned long long)(fold->limit >> 20U),
+                           fold->limit == FOLD_LOAD_BYTES ? "may be computed to read a model"
+                                                          : "may be computed at a time");
         e->out[i].data = rc == 0 ? tensor_buffer_new(bytes) : NULL;
         e->out_refs[i] = &e->out[i];
         if (!e->out[i].data)
@@ -173,7 +190,7 @@ static int evaluate(struct fold *fold, const struct node *node, int depth, struc
 }
 
 /* Hands the results over to the outputs' constants. */
-static void keep_outputs(const struct node *node, struct evaluation *e) {
+static void keep_outputs(struct fold *fold, const struct node *node, struct evaluation *e) {
     for (size_t i = 0; i < node->outputs_count; i++) {
         if (!node->outputs[i])
             continue;
@@ -182,6 +199,7 @@ static void keep_outputs(const struct node *node, struct evaluation *e) {
             continue;
         item->buffer = e->out[i].data;
         item->constant.data = item->buffer;
+        fold->held += item->constant.bytes;
         e->out[i].data = NULL;
     }
 }
@@ -199,7 +217,7 @@ static int numbers(struct fold *fold, struct value *value, int depth, struct err
     if (rc == 0)
         rc = evaluate(fold, value->producer, depth, &e, err);
     if (rc == 0)
-        keep_outputs(value->producer, &e);
+        keep_outputs(fold, value->producer, &e);
     evaluation_fini(&e, value->producer);
     if (rc == -EINVAL)
         rc = -EBADMSG; /* impossible numbers are the file's */

@@ -31,4 +31,8 @@ int fold_numbers(struct fold *fold, struct value *value, const struct constant *
 /* Frees large computed numbers; they are computed again when asked for. */
 void fold_drop(struct fold *fold);
 
+/* The model is open: drops as well, and layers' weights may now be computed. Before it, no more
+ * than what shapes need is: -ENOTSUP. */
+void fold_loaded(struct fold *fold);
+
 #endif

@@ -32,7 +32,7 @@ static int model_build(struct model *model, const struct model_options *options,
         rc = net_cuts(model, err);
     if (rc < 0)
         return rc;
-    fold_drop(model->fold);
+    fold_loaded(model->fold);
     model->prepared = calloc(model->layers_count, sizeof(*model->prepared));
     return model->prepared ? 0 : err_set(err, -ENOMEM, "no memory");
 }

@@ -3,6 +3,7 @@
 #include "tests/lib/models.h"
 #include "tests/lib/small_model.h"
 
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -258,6 +259,21 @@ static void mask_of_a_dropout_is_made_without_its_result(void **state) {
     model_unref(model);
 }
 
+static void shape_from_a_huge_constant_is_refused_before_memory_is_spent(void **state) {
+    (void)state;
+    char path[64];
+    struct model *model = NULL;
+    struct err err = {0};
+    snprintf(path, sizeof(path), "%s/m.onnx", folder);
+    small_model_write(path, 13,
+                      "input x f32 2,3\noutput y\nconst s i64 2 = 30000,30000\n"
+                      "ConstantOfShape fill s -> f\nReduceSum sum f -> g | keepdims=0\n"
+                      "Cast cast g -> h | to=7\nTile tile x,h -> y\n");
+    assert_int_equal(model_open(path, NULL, &model, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "constant 'f' takes more than the 64 MB"));
+    unlink(path);
+}
+
 static void identity_on_a_weight_is_a_weight(void **state) {
     (void)state;
     struct model *model =
@@ -304,6 +320,7 @@ int main(void) {
         cmocka_unit_test(arithmetic_with_constants_becomes_one_layer),
         cmocka_unit_test(identity_and_dropout_disappear),
         cmocka_unit_test(mask_of_a_dropout_is_made_without_its_result),
+        cmocka_unit_test(shape_from_a_huge_constant_is_refused_before_memory_is_spent),
         cmocka_unit_test(identity_on_a_weight_is_a_weight),
     };
     return cmocka_run_group_tests_name("passes", tests, setup, teardown);
