@@ -129,7 +129,7 @@ static int print_text(const struct config *config, const struct model *model,
     for (size_t i = 0; i < plan->count; i++)
         add_row(table, config, model, &plan->stages[i], &shares[i], macs,
                 cut_bytes(model, plan->stages[i].first, &ignored));
-    printf("%s: %zu devices, model %s, plan %.16s\n\n", config->file, plan->count,
+    printf("%s: %zu devices, model %s, plan %.12s\n\n", config->file, plan->count,
            model_path(model), sha256_format(plan->id, hex));
     int rc = table_print(table, stdout);
     table_free(table);

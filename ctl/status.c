@@ -68,6 +68,14 @@ static struct bottleneck find_bottleneck(const Convoy__Status *status) {
     return worst;
 }
 
+/* The stage for which the line stands still: the last that is not ready; NULL: none. */
+static const Convoy__StageStatus *find_blocker(const Convoy__Status *status) {
+    for (size_t i = status->n_stages; i-- > 0;)
+        if (strcmp(status->stages[i]->state, "ready") != 0)
+            return status->stages[i];
+    return NULL;
+}
+
 /* ---- JSON ---- */
 
 static void set_integer(json_t *object, const char *key, uint64_t value) {
@@ -124,7 +132,10 @@ static int print_json(const Convoy__Status *status, bool one_line, struct err *e
     for (size_t i = 0; i < status->n_stages; i++)
         json_array_append_new(stages, stage_json(status->stages[i]));
     json_object_set_new(root, "stages", stages);
-    if (worst.ms > 0) {
+    const Convoy__StageStatus *blocker = find_blocker(status);
+    if (blocker) {
+        json_object_set_new(root, "waits_for", json_text(blocker->node));
+    } else if (worst.ms > 0) {
         json_t *object = json_object();
         json_object_set_new(object, "node", json_text(status->stages[worst.stage]->node));
         json_object_set_new(object, "what", json_text(worst.is_link ? "link" : "compute"));
@@ -140,10 +151,17 @@ static void add_row(struct table *table, const Convoy__StageStatus *s, bool last
     char text[48];
     table_cell(table, "%s", s->node);
     table_cell(table, "%s", s->state);
-    if (s->last > s->first)
+    if (s->last > s->first && s->first_layer[0])
         table_cell(table, "%u..%u  %s .. %s", s->first, s->last - 1, s->first_layer, s->last_layer);
+    else if (s->last > s->first)
+        table_cell(table, "%u..%u", s->first, s->last - 1);
     else
         table_cell(table, "-");
+    if (s->workers == 0) { /* nothing is known of a device that cannot be reached */
+        for (int i = 0; i < 11; i++)
+            table_cell(table, "-");
+        return;
+    }
     table_cell(table, "%.2f", s->compute_ms);
     table_cell(table, "%.1f", s->fps);
     table_cell(table, "%u/%u", s->queued, s->queue_limit);
@@ -162,6 +180,11 @@ static void add_row(struct table *table, const Convoy__StageStatus *s, bool last
 
 static void print_bottleneck(const Convoy__Status *status) {
     struct bottleneck worst = find_bottleneck(status);
+    const Convoy__StageStatus *blocker = find_blocker(status);
+    if (blocker) {
+        printf("the line stands still: %s is %s\n", blocker->node, blocker->state);
+        return;
+    }
     if (worst.ms <= 0) {
         puts("no bottleneck known yet: no frames so far");
         return;

@@ -93,6 +93,8 @@ class Answering(LineCase):
         self.assertEqual([s["node"] for s in status["stages"]], ["pi-a", "pi-b", "pi-c"])
         for stage in status["stages"]:
             self.assertEqual((stage["state"], stage["frames_in"], stage["frames_out"]), ("ready", 40, 40))
+        self.assertIn("bottleneck", status)
+        self.assertNotIn("waits_for", status)
         self.assertEqual([s["last_layer"] for s in status["stages"]][:2], CUTS)
 
     def test_status_of_a_device_in_the_middle_starts_there(self):
@@ -199,6 +201,7 @@ class Breaking(LineCase):
         for node in ("pi-a", "pi-b"):
             daemons.start_daemon(node)
         self.wait_until(lambda: "pi-b" in self.logs(daemons), "pi-b logs")
+        self.wait_until(lambda: self.status(stages[0][1]).get("waits_for") == "pi-c", "status names the device that is missing")
         client = self.start_infer(self.pictures(30), stages[0][1], "late")
         daemons.start_daemon("pi-c")
         self.assertEqual(len(self.collect(client, "late").lines), 30)
