@@ -154,6 +154,8 @@ int window_transpose(const struct op_call *call, struct window *w) {
             out = (int64_t)w->in[axis] * w->stride[axis];
         else if (mode == 'V')
             out = full;
+        if ((shaped > 0 || mode != 'N') && full - out > OP_DIM_MAX)
+            return op_fail(call, -ENOTSUP, "pads of %lld are too large", (long long)(full - out));
         if (shaped > 0 || mode != 'N')
             place_pads(w, axis, full > out ? full - out : 0, mode == 'U');
         if (w->in[axis] < 1 || out < 1 || out > OP_DIM_MAX)

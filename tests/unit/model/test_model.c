@@ -329,6 +329,10 @@ static const struct broken broken[] = {
      "const x f32 2,2\noutput y\nconst i i64 = 5\nGather g x,i -> a\n"
      "Cast c a -> s | to=7\ninput z f32 4\nReshape r z,s -> y\n",
      "index 5"},
+    {13, -ENOTSUP,
+     "input x f32 1,1,5,4\noutput y\nconst w f32 1,1,1,1\n"
+     "ConvTranspose c x,w -> y | strides=[2147483647,1] output_shape=[1,4]\n",
+     "pads of 8589934588 are too large"},
 };
 
 static void contradictions_are_refused_with_a_sentence(void **state) {
