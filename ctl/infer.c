@@ -283,11 +283,20 @@ static int run_inference(struct inference *inference, struct report *report,
 
 static int open_sidecar(const struct infer_options *options, const struct client_info *info,
                         struct sidecar **ret_sidecar, struct err *err) {
+    bool found = true;
+    int rc;
     if (options->sidecar)
-        return network_read_sidecar(options->sidecar, ret_sidecar, err);
-    if (options->model)
-        return network_load_sidecar(options->model, ret_sidecar, err);
-    return network_find_sidecar(info->model, ret_sidecar, err);
+        rc = network_read_sidecar(options->sidecar, ret_sidecar, err);
+    else if (options->model)
+        rc = network_load_sidecar(options->model, ret_sidecar, &found, err);
+    else
+        rc = network_find_sidecar(info->model, ret_sidecar, &found, err);
+    if (rc == 0 && !found && options->tensors_count == 0)
+        fprintf(stderr,
+                "convoyctl infer: no sidecar of %s was found (--model or --sidecar name it): "
+                "pictures are cropped, RGB, from 0 to 1\n",
+                options->model ? options->model : info->model);
+    return rc;
 }
 
 static int infer(const struct infer_options *options, const char *const *sources, size_t count,

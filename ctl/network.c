@@ -37,17 +37,33 @@ void network_add_config_dims(struct network_dims *dims, const struct config_dim 
     }
 }
 
-int network_load_sidecar(const char *model_path, struct sidecar **ret_sidecar, struct err *err) {
+/* True when the sidecar of model_path can be read. */
+static bool has_sidecar(const char *model_path) {
+    const char *slash = strrchr(model_path, '/'), *dot = strrchr(model_path, '.');
+    int stem = dot && (!slash || dot > slash) ? (int)(dot - model_path) : (int)strlen(model_path);
+    char *path;
+    if (asprintf(&path, "%.*s.yaml", stem, model_path) < 0)
+        return false;
+    bool there = access(path, R_OK) == 0;
+    free(path);
+    return there;
+}
+
+int network_load_sidecar(const char *model_path, struct sidecar **ret_sidecar, bool *ret_found,
+                         struct err *err) {
     struct err why = {{0}}; /* a missing file is looked for, but is no error */
     int rc = sidecar_load(model_path, ret_sidecar, &why);
-    return rc == 0 ? 0 : err_set(err, rc, "%s", why.text);
+    if (rc != 0)
+        return err_set(err, rc, "%s", why.text);
+    *ret_found = has_sidecar(model_path);
+    return 0;
 }
 
 int network_open(const char *path, const struct network_dims *dims, struct network *ret_network,
                  struct err *err) {
     struct network network = {0};
     struct network_dims all = *dims;
-    int rc = network_load_sidecar(path, &network.sidecar, err);
+    int rc = network_load_sidecar(path, &network.sidecar, &network.has_sidecar, err);
     if (rc != 0)
         return rc;
     network_add_config_dims(&all, network.sidecar->dims, network.sidecar->dims_count);
@@ -94,23 +110,22 @@ int network_read_sidecar(const char *path, struct sidecar **ret_sidecar, struct 
     return rc;
 }
 
-int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, struct err *err) {
+int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, bool *ret_found,
+                         struct err *err) {
     static const char *const folders[] = {".", "models", "/var/lib/convoy/models"};
     const char *slash = strrchr(model, '/');
     const char *name = slash ? slash + 1 : model;
-    const char *dot = strrchr(name, '.');
-    int stem = dot ? (int)(dot - name) : (int)strlen(name);
     for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
         char *path;
-        if (asprintf(&path, "%s/%.*s.yaml", folders[i], stem, name) < 0)
+        if (asprintf(&path, "%s/%s", folders[i], name) < 0)
             return err_set(err, -ENOMEM, "out of memory");
-        bool there = access(path, R_OK) == 0;
-        int rc = there ? network_read_sidecar(path, ret_sidecar, err) : 0;
+        bool there = has_sidecar(path);
+        int rc = there ? network_load_sidecar(path, ret_sidecar, ret_found, err) : 0;
         free(path);
         if (there)
             return rc;
     }
-    return network_load_sidecar(name, ret_sidecar, err);
+    return network_load_sidecar(name, ret_sidecar, ret_found, err);
 }
 
 static int make_tensors(const struct tensor_desc *descs, size_t count,

@@ -27,6 +27,7 @@ void network_add_config_dims(struct network_dims *dims, const struct config_dim 
 struct network {
     struct model *model;
     struct sidecar *sidecar;
+    bool has_sidecar; /* there is a file; else sidecar holds what suits most picture networks */
 };
 
 /* Opens path and its sidecar; dims come before the sidecar's. 0 with both, for network_close(), or
@@ -35,15 +36,18 @@ int network_open(const char *path, const struct network_dims *dims, struct netwo
                  struct err *err);
 void network_close(struct network *network);
 
-/* sidecar_load(), but err stays as it is on success. */
-int network_load_sidecar(const char *model_path, struct sidecar **ret_sidecar, struct err *err);
+/* sidecar_load(), but err stays as it is on success, and *ret_found says whether there is a file.
+ */
+int network_load_sidecar(const char *model_path, struct sidecar **ret_sidecar, bool *ret_found,
+                         struct err *err);
 
 /* Reads a sidecar file by its own name. Errors as sidecar_load(). */
 int network_read_sidecar(const char *path, struct sidecar **ret_sidecar, struct err *err);
 
 /* The sidecar of a model known by its file name only: looked for in the current folder, in models/
  * and in /var/lib/convoy/models; what suits a picture network when it is nowhere. */
-int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, struct err *err);
+int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, bool *ret_found,
+                         struct err *err);
 
 /* A stage with room for one frame: execs, buffers of inputs and of the outputs it writes. */
 struct network_runner {

@@ -194,6 +194,12 @@ static int run_run(const struct command *command, int argc, char **argv, struct 
     rc = network_open(argv[first], &options.dims, &network, err);
     if (rc != 0)
         return rc;
+    if (!network.has_sidecar && options.tensors_count == 0)
+        fprintf(
+            stderr,
+            "convoyctl run: %s has no sidecar (.yaml) beside it: pictures are cropped, RGB, from "
+            "0 to 1\n",
+            argv[first]);
     struct stage_options stage_options = {.threads = (int)options.threads};
     rc =
         stage_new(network.model, 0, model_layers_count(network.model), &stage_options, &stage, err);
