@@ -143,7 +143,7 @@ test-compiled: ## ... all but those of tests/system: what SANITIZE=address,undef
 test-system: ## ... those with the real programs, signals, scripts
 	$(call run_tests,$(SYSTEM_TESTS))
 
-# AlexNet, VGG-16, ResNet-50, ... with random weights, for sizes and speed: 1 GB in $(BUILD)/models.
+# AlexNet, VGG-16, ResNet-50, MobileNetV3, ... with random weights, for sizes and speed: 1 GB in $(BUILD)/models.
 $(BUILD)/write-models: $(call objects,tests/models) $(call libs_from,$(CORE))
 	$(call say,LD,$@) $(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(foreach l,$(CORE),$(LIBS_$(l))) -o $@
 .PHONY: models

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OPSET      13
+#define OPSET      14
 #define NODES_MAX  1000
 #define INPUTS_MAX 8
 #define ATTRS_MAX  8
@@ -256,11 +256,22 @@ struct value *builder_clip(struct builder *builder, const char *name, struct val
     return add_node(builder, &spec);
 }
 
-struct value *builder_add(struct builder *builder, const char *name, struct value *a,
-                          struct value *b) {
+struct value *builder_binary(struct builder *builder, const char *op, const char *name,
+                             struct value *a, struct value *b) {
     if (!a || !b)
         return NULL;
-    struct node_spec spec = {.op = "Add", .name = name, .inputs = {a, b}, .output = a->desc};
+    struct node_spec spec = {.op = op, .name = name, .inputs = {a, b}, .output = a->desc};
+    return add_node(builder, &spec);
+}
+
+struct value *builder_hard_sigmoid(struct builder *builder, const char *name, struct value *x) {
+    if (!x)
+        return NULL;
+    struct node_spec spec = {.op = "HardSigmoid",
+                             .name = name,
+                             .inputs = {x},
+                             .attrs = {float_attr("alpha", 1.0F / 6)},
+                             .output = x->desc};
     return add_node(builder, &spec);
 }
 
@@ -277,6 +288,94 @@ struct value *builder_concat(struct builder *builder, const char *name, struct v
         spec.output = parts[i]->desc;
         spec.output.dims[1] += channels;
     }
+    return add_node(builder, &spec);
+}
+
+bool builder_halve(struct builder *builder, const char *name, struct value *x,
+                   struct value *ret_halves[2]) {
+    if (!x)
+        return false;
+    struct node_spec spec = {.op = "Split",
+                             .name = name,
+                             .inputs = {x},
+                             .attrs = {int_attr("axis", 1)},
+                             .output = x->desc};
+    spec.output.dims[1] /= 2;
+    ret_halves[0] = add_node(builder, &spec);
+    struct node *node = ret_halves[0] ? builder->nodes[builder->nodes_count - 1] : NULL;
+    struct value **outputs = graph_alloc(builder->graph, 2 * sizeof(struct value *));
+    ret_halves[1] = add_value(builder, name, "_out2", &spec.output);
+    if (!node || !outputs || !ret_halves[1])
+        return fail(builder);
+    memcpy(outputs, ret_halves, 2 * sizeof(struct value *));
+    node->outputs = outputs;
+    node->outputs_count = 2;
+    return true;
+}
+
+/* A constant of known integers. */
+static struct value *add_ints(struct builder *builder, const char *name, const char *suffix,
+                              const int64_t *ints, size_t count) {
+    struct tensor_desc desc = {.dtype = DTYPE_INT64, .rank = 1, .dims = {(int64_t)count}};
+    struct value *value = add_value(builder, name, suffix, &desc);
+    struct constant *constant = graph_alloc(builder->graph, sizeof(*constant));
+    int64_t *data = graph_alloc(builder->graph, count * sizeof(*data));
+    if (!value || !constant || !data)
+        return fail(builder);
+    memcpy(data, ints, count * sizeof(*data));
+    *constant =
+        (struct constant){.desc = value->desc, .data = data, .bytes = count * sizeof(*data)};
+    value->constant = constant;
+    return value;
+}
+
+static struct value *add_reshape(struct builder *builder, const char *name, struct value *x,
+                                 int rank, const int64_t *dims) {
+    if (!x)
+        return NULL;
+    struct node_spec spec = {.op = "Reshape",
+                             .name = name,
+                             .inputs = {x, add_ints(builder, name, ".shape", dims, (size_t)rank)},
+                             .output = shape_of(rank, dims)};
+    return add_node(builder, &spec);
+}
+
+struct value *builder_shuffle(struct builder *builder, const char *name, struct value *x,
+                              int groups) {
+    char part[256];
+    int64_t *perm = graph_alloc(builder->graph, 5 * sizeof(*perm));
+    if (!x || !perm)
+        return NULL;
+    const int64_t *d = x->desc.dims;
+    const int64_t last[4] = {d[0], d[1], d[2], d[3]};
+    const int64_t split[5] = {d[0], groups, d[1] / groups, d[2], d[3]};
+    const int64_t swapped[5] = {d[0], d[1] / groups, groups, d[2], d[3]};
+    memcpy(perm, (int64_t[]){0, 2, 1, 3, 4}, 5 * sizeof(*perm));
+    snprintf(part, sizeof(part), "%s.split", name);
+    x = add_reshape(builder, part, x, 5, split);
+    snprintf(part, sizeof(part), "%s.swap", name);
+    struct node_spec spec = {
+        .op = "Transpose",
+        .name = part,
+        .inputs = {x},
+        .attrs = {{.name = "perm", .kind = ATTR_INTS, .count = 5, .ints = perm}},
+        .output = shape_of(5, swapped)};
+    return x ? add_reshape(builder, name, add_node(builder, &spec), 4, last) : NULL;
+}
+
+struct value *builder_mean(struct builder *builder, const char *name, struct value *x) {
+    int64_t *axes = graph_alloc(builder->graph, 2 * sizeof(*axes));
+    if (!x || !axes)
+        return NULL;
+    axes[0] = 2;
+    axes[1] = 3;
+    struct node_spec spec = {
+        .op = "ReduceMean",
+        .name = name,
+        .inputs = {x},
+        .attrs = {{.name = "axes", .kind = ATTR_INTS, .count = 2, .ints = axes},
+                  int_attr("keepdims", 0)},
+        .output = shape_of(2, x->desc.dims)};
     return add_node(builder, &spec);
 }
 

@@ -1,4 +1,4 @@
-/* Builds networks node by node and writes them as ONNX files (opset 13), with random weights that
+/* Builds networks node by node and writes them as ONNX files (opset 14), with random weights that
  * depend on the seed alone. One thread. A builder remembers its first failure: functions that get a
  * NULL value return NULL, and builder_write() says what went wrong. Values are the builder's
  * graph's. */
@@ -44,10 +44,22 @@ struct value *builder_unary(struct builder *builder, const char *op, const char 
                             struct value *x);
 struct value *builder_clip(struct builder *builder, const char *name, struct value *x, float min,
                            float max);
-struct value *builder_add(struct builder *builder, const char *name, struct value *a,
-                          struct value *b);
+/* Add, Mul, ...: the result has a's shape, b is broadcast to it. */
+struct value *builder_binary(struct builder *builder, const char *op, const char *name,
+                             struct value *a, struct value *b);
+/* With a slope of 1/6, as in MobileNetV3. */
+struct value *builder_hard_sigmoid(struct builder *builder, const char *name, struct value *x);
 struct value *builder_concat(struct builder *builder, const char *name, struct value *const *parts,
                              size_t count);
+/* Split: two halves of the channels. False, and the builder has failed, when it could not be done.
+ */
+bool builder_halve(struct builder *builder, const char *name, struct value *x,
+                   struct value *ret_halves[2]);
+/* Channels of several groups one from each in turn: Reshape, Transpose, Reshape. */
+struct value *builder_shuffle(struct builder *builder, const char *name, struct value *x,
+                              int groups);
+/* ReduceMean over the picture: [n][c]. */
+struct value *builder_mean(struct builder *builder, const char *name, struct value *x);
 struct value *builder_flatten(struct builder *builder, const char *name, struct value *x);
 
 /* Gemm with a bias. */
