@@ -87,7 +87,22 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN_H)
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CFLAGS) $(INC_$(firstword $(subst /, ,$*))) -c $< -o $@
 
-$(call library,kernels): $(call obj_of,kernels)
+# kernels/simd/*.c are compiled once more for every instruction set beyond the architecture's baseline.
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+SIMD_x86_64 := avx2 avx512
+SIMD_arm := neon
+SIMD_FLAGS_avx2 := -mavx2 -mfma
+SIMD_FLAGS_avx512 := $(SIMD_FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
+SIMD_FLAGS_neon := -mfpu=neon-vfpv4
+SIMD_OBJ := $(foreach isa,$(SIMD_$(ARCH)),$(patsubst %.c,$(BUILD)/obj/%__$(isa).o,$(wildcard kernels/simd/*.c)))
+define simd_rule
+$$(BUILD)/obj/kernels/simd/%__$(1).o: kernels/simd/%.c $$(BUILD)/flags
+	@mkdir -p $$(@D)
+	$$(call say,CC,$$<:$(1)) $$(CC) $$(CFLAGS) $$(SIMD_FLAGS_$(1)) -DKN_ISA=$(1) $$(INC_kernels) -c $$< -o $$@
+endef
+$(foreach isa,$(SIMD_$(ARCH)),$(eval $(call simd_rule,$(isa))))
+
+$(call library,kernels): $(call obj_of,kernels) $(SIMD_OBJ)
 $(call library,base): $(call obj_of,base)
 $(call library,proto): $(call obj_of,proto) $(GEN:%=$(BUILD)/obj/gen/%.o)
 $(call library,config): $(call obj_of,config)

@@ -1,31 +1,28 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "internal.h"
+#include "simd.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char cpu_name[96]; /* written once, by init() */
 
-static const char *instruction_set(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f"))
-        return "x86-64 AVX-512";
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return "x86-64 AVX2+FMA";
-    return "x86-64 SSE2";
+static const char *architecture(void) {
+#if defined(__x86_64__)
+    return "x86-64";
 #elif defined(__aarch64__)
-    return "arm64 NEON";
-#elif defined(__ARM_NEON)
-    return "arm NEON";
+    return "arm64";
+#elif defined(__arm__)
+    return "arm";
 #else
-    return "portable C";
+    return "generic";
 #endif
 }
 
 static void init(void) {
+    kn_simd_init();
     kn_blas_init();
-    snprintf(cpu_name, sizeof(cpu_name), "%s, OpenBLAS %s", instruction_set(), kn_blas_core());
+    snprintf(cpu_name, sizeof(cpu_name), "%s %s, OpenBLAS %s", architecture(), kn_simd()->name,
+             kn_blas_core());
 }
 
 void kn_init(void) {

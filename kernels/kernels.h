@@ -353,4 +353,13 @@ void kn_init(void);
  * core name. Static. */
 const char *kn_cpu_name(void);
 
+/* Instruction sets, "levels": those that this build has and this CPU can run, from 0 (the baseline,
+ * always there) upwards. kn_init() takes the best, or the one that the environment variable
+ * CONVOY_SIMD names; a name that is unknown, or beyond this CPU, is the best. */
+int kn_simd_count(void);
+const char *kn_simd_name(int level); /* "sse2", "avx2", "avx512", "neon", "portable"; static */
+/* For tests: takes another one, the nearest there is. Results differ in the last bits between
+ * levels, and what was planned or packed under one level is used under that one only. */
+void kn_simd_use(int level);
+
 #endif

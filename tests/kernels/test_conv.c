@@ -117,7 +117,7 @@ static void run(const struct problem *p, int threads, const float *residual, flo
     guarded_free(&workspace, p->text);
 }
 
-static void check_problem(const struct problem *p) {
+static void check_level(const struct problem *p) {
     int depth = p->conv.ic / p->conv.group * p->conv.kh * p->conv.kw;
     /* An activation stretches a difference by less than two. */
     struct tolerance tolerance = {
@@ -141,6 +141,14 @@ static void check_problem(const struct problem *p) {
         guarded_free(&y, p->text);
     }
     guarded_free(&first, p->text);
+}
+
+/* On every instruction set. */
+static void check_problem(const struct problem *p) {
+    for (int level = 0; level < kn_simd_count(); level++) {
+        kn_simd_use(level);
+        check_level(p);
+    }
 }
 
 static void check_conv(struct rng *rng, const struct kn_conv *conv) {

@@ -19,7 +19,6 @@ static void check_gemm(struct rng *rng, const struct kn_gemm *g, bool with_c) {
     struct guarded abs_c = guarded_magnitude(&c);
     struct guarded want = guarded_new(m * n * sizeof(float));
     struct guarded magnitude = guarded_new(m * n * sizeof(float));
-    struct guarded first = guarded_new(m * n * sizeof(float));
     char text[160];
 
     snprintf(text, sizeof(text), "gemm m %d n %d k %d trans %d %d c %d strides %d %d act %d", g->m,
@@ -30,18 +29,22 @@ static void check_gemm(struct rng *rng, const struct kn_gemm *g, bool with_c) {
     plain.alpha = fabsf(g->alpha);
     plain.beta = fabsf(g->beta);
     kn_gemm_ref(&plain, abs_a.data, abs_b.data, with_c ? abs_c.data : NULL, magnitude.data);
-    for (int i = 0; i < POOLS; i++) {
-        struct guarded y = guarded_new(m * n * sizeof(float));
-        kn_gemm(g, a.data, b.data, with_c ? c.data : NULL, i == 0 ? first.data : y.data,
-                check_pool(i));
-        if (i > 0)
-            check_bytes(y.data, first.data, first.bytes, text);
-        guarded_free(&y, text);
-    }
     struct tolerance tolerance = {
         .units = 2.0 * (4.0 + sqrt((double)k)), .magnitude = magnitude.data, .least = 1e-6};
-    check_floats(first.data, want.data, m * n, &tolerance, text);
-    struct guarded *all[] = {&a, &b, &c, &abs_a, &abs_b, &abs_c, &want, &magnitude, &first};
+    for (int level = kn_simd_count() - 1; level >= 0; level--) {
+        struct guarded first = guarded_new(m * n * sizeof(float));
+        kn_simd_use(level);
+        kn_gemm(g, a.data, b.data, with_c ? c.data : NULL, first.data, NULL);
+        check_floats(first.data, want.data, m * n, &tolerance, text);
+        for (int i = 1; i < POOLS; i++) {
+            struct guarded y = guarded_new(m * n * sizeof(float));
+            kn_gemm(g, a.data, b.data, with_c ? c.data : NULL, y.data, check_pool(i));
+            check_bytes(y.data, first.data, first.bytes, text);
+            guarded_free(&y, text);
+        }
+        guarded_free(&first, text);
+    }
+    struct guarded *all[] = {&a, &b, &c, &abs_a, &abs_b, &abs_c, &want, &magnitude};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         guarded_free(all[i], text);
 }

@@ -1,0 +1,10 @@
+/* One level's table. */
+#include "functions.h"
+#include "vec.h"
+
+const struct kn_simd KN_SIMD(kn_simd_table) = {
+    .name = VF_NAME,
+    .lanes = VF_LANES,
+    .matvec_rows = KN_SIMD(kn_matvec_rows),
+    .matvec_columns = KN_SIMD(kn_matvec_columns),
+};

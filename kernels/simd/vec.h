@@ -1,0 +1,156 @@
+/* Vectors of floats for the files of this folder, which are compiled once per instruction set (the
+ * Makefile's SIMD_*): one type `vf` of VF_LANES floats, and the operations that GCC's vector
+ * extensions have no word for. Everything else (+ - * /, comparisons, initialisers) is plain C on
+ * vf. The same source gives the same operations in the same order on every level; but lanes, and
+ * whether vf_fma() rounds once, differ, and so may the last bits.
+ */
+#ifndef KERNELS_SIMD_VEC_H
+#define KERNELS_SIMD_VEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Which level this is: set by the Makefile for all but the baseline. */
+#ifndef KN_ISA
+#if defined(__x86_64__)
+#define KN_ISA sse2
+#elif defined(__aarch64__)
+#define KN_ISA neon
+#else
+#define KN_ISA portable
+#endif
+#endif
+
+/* name -> name__avx2: what a file of this folder calls what other files see. */
+#define KN_SIMD_JOIN(name, isa)   name##__##isa
+#define KN_SIMD_EXPAND(name, isa) KN_SIMD_JOIN(name, isa)
+#define KN_SIMD(name)             KN_SIMD_EXPAND(name, KN_ISA)
+
+#if defined(__AVX512F__)
+#define VF_LANES     16
+#define VF_REGISTERS 32
+#define VF_NAME      "AVX-512"
+#elif defined(__AVX2__)
+#define VF_LANES     8
+#define VF_REGISTERS 16
+#define VF_NAME      "AVX2+FMA"
+#elif defined(__aarch64__)
+#define VF_LANES     4
+#define VF_REGISTERS 32
+#define VF_NAME      "NEON"
+#elif defined(__ARM_NEON)
+#define VF_LANES     4
+#define VF_REGISTERS 16
+#define VF_NAME      "NEON"
+#elif defined(__SSE2__)
+#define VF_LANES     4
+#define VF_REGISTERS 16
+#define VF_NAME      "SSE2"
+#else
+#define VF_LANES     4
+#define VF_REGISTERS 16
+#define VF_NAME      "portable C"
+#endif
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+typedef float vf __attribute__((vector_size(VF_LANES * 4)));
+typedef int32_t vi __attribute__((vector_size(VF_LANES * 4))); /* what comparing two vf gives */
+typedef vf vf_unaligned __attribute__((aligned(4), may_alias));
+
+static inline vf vf_load(const float *p) {
+    return *(const vf_unaligned *)p;
+}
+
+static inline void vf_store(float *p, vf v) {
+    *(vf_unaligned *)p = v;
+}
+
+/* All lanes the same. */
+static inline vf vf_set(float s) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_set1_ps(s);
+#elif defined(__AVX2__)
+    return (vf)_mm256_set1_ps(s);
+#else
+    return (vf){s, s, s, s};
+#endif
+}
+
+/* a * b + c, in one rounding where the level has that (all but SSE2 and portable C). */
+static inline vf vf_fma(vf a, vf b, vf c) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON)
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/* Lane by lane: mask ? a : b, where mask is what a comparison gave. */
+static inline vf vf_select(vi mask, vf a, vf b) {
+    return (vf)((mask & (vi)a) | (~mask & (vi)b));
+}
+
+/* a > b ? a : b, and a < b ? a : b: the second operand where either is NaN. */
+static inline vf vf_max(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return vf_select(a > b, a, b);
+#endif
+}
+
+static inline vf vf_min(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return vf_select(a < b, a, b);
+#endif
+}
+
+/* The first n lanes, 0 <= n <= VF_LANES: nothing else is read (the other lanes are 0) or written.
+ */
+static inline vf vf_load_n(const float *p, ptrdiff_t n) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
+#else
+    vf v = {0};
+
+    memcpy(&v, p, (size_t)n * sizeof(float));
+    return v;
+#endif
+}
+
+static inline void vf_store_n(float *p, vf v, ptrdiff_t n) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), (__m512)v);
+#else
+    memcpy(p, &v, (size_t)n * sizeof(float));
+#endif
+}
+
+/* The lanes' sum: halves added to each other, until one is left. */
+static inline float vf_sum(vf v) {
+    float lanes[VF_LANES];
+
+    vf_store(lanes, v);
+    for (int half = VF_LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+#endif
