@@ -22,8 +22,13 @@ static const Convoy__Message__BodyCase kinds[] = {
     CONVOY__MESSAGE__BODY_GOODBYE,        CONVOY__MESSAGE__BODY_CREDIT,
     CONVOY__MESSAGE__BODY_PING,           CONVOY__MESSAGE__BODY_PONG,
     CONVOY__MESSAGE__BODY_STATUS_REQUEST, CONVOY__MESSAGE__BODY_STATUS,
+    CONVOY__MESSAGE__BODY_PART_CHUNK,     CONVOY__MESSAGE__BODY_PREPARE,
+    CONVOY__MESSAGE__BODY_PREPARED,       CONVOY__MESSAGE__BODY_RELEASE,
+    CONVOY__MESSAGE__BODY_PART_REQUEST,   CONVOY__MESSAGE__BODY_APPLY,
+    CONVOY__MESSAGE__BODY_APPLIED,
 };
-#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+#define KINDS         (sizeof(kinds) / sizeof(kinds[0]))
+#define PAYLOAD_KINDS 3 /* Frame, Result, PartChunk */
 
 static uint8_t payload[300000]; /* more than the first spill block */
 
@@ -34,11 +39,13 @@ static int fill_payload(void **state) {
     return 0;
 }
 
-/* One message of the kind in the form, payload included where the kind is a frame or a result. */
+/* One message of the kind in the form, payload included where the kind is one that has any. */
 static void add_sample(struct bytes *bytes, enum form form, Convoy__Message__BodyCase kind,
                        size_t payload_bytes) {
     Convoy__Message *sample = sample_new(kind);
-    bool has_payload = kind == CONVOY__MESSAGE__BODY_FRAME || kind == CONVOY__MESSAGE__BODY_RESULT;
+    bool has_payload = kind == CONVOY__MESSAGE__BODY_FRAME ||
+                       kind == CONVOY__MESSAGE__BODY_RESULT ||
+                       kind == CONVOY__MESSAGE__BODY_PART_CHUNK;
     bytes_add_message(bytes, form, sample, payload, has_payload ? payload_bytes : 0);
     convoy__message__free_unpacked(sample, NULL);
 }
@@ -58,7 +65,7 @@ static void expect_stream(const struct bytes *stream, size_t step, const struct 
     assert_int_equal(sink_feed(&sink, stream->data, stream->size, step), 0);
     assert_false(reader_is_mid_message(sink.reader));
     assert_int_equal(sink.messages, KINDS);
-    assert_int_equal(sink.payloads, 2);
+    assert_int_equal(sink.payloads, PAYLOAD_KINDS);
     assert_int_equal(sink.got.size, ours->size);
     assert_memory_equal(sink.got.data, ours->data, ours->size);
     sink_fini(&sink);

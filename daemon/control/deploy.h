@@ -1,0 +1,86 @@
+/* The ingress' side of handing out a plan: every other device of it is sent what it needs, all
+ * prepare or nothing changes, then the plan is activated between two frames. docs/wire.md
+ * ("Deploying") is what travels; recruit.h is the other side.
+ *
+ * What deploy_run() does, in order:
+ *
+ *   building    off the loop: opens the configuration's model (or takes the one that a held plan
+ *               has), makes the plan, prepares the ingress' own stage, writes a part for each other
+ *               device into the cache (cache.h), unless it is there
+ *   preparing   connects to each other device (link.h, LINK_CONTROL), sends Prepare, serves its
+ *               part, waits for Prepared. A device whose connection breaks may come back within
+ *               DEPLOY_AWAY_MS and goes on where it was; the others prepare meanwhile
+ *   activating  the plan is adopted (planset.h): the ingress connects to the second device, word
+ *               that it is ready comes up the line as for any plan, and new frames go under it.
+ *               Frames under the older plan finish under it. At most DEPLOY_READY_MS
+ *
+ * A failure in any of these ends the deployment: the plan is released on every device, the older
+ * one has served all the while, and done is told which devices refused and why.
+ *
+ * A plan that has become active is the device's current one, for as long as no other is deployed or
+ * read from the configuration. Its control links are kept: a device that comes back without the
+ * plan (it was restarted) is sent it again, from its own cache where it can. Devices that are in
+ * the older plan only are told to release that when the ingress releases it.
+ *
+ * Everything runs on the loop's thread; files are read and written by libuv's pool, and what is
+ * slow by the builder. */
+#ifndef CONVOY_DAEMON_CONTROL_DEPLOY_H
+#define CONVOY_DAEMON_CONTROL_DEPLOY_H
+
+#include "base/err.h"
+#include "base/sha256.h"
+#include "proto/message.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DEPLOY_STAGES_MAX 64         /* of a plan that is handed out */
+#define DEPLOY_CHUNK_MAX  (64 << 10) /* bytes of a part in one message */
+#define DEPLOY_AWAY_MS    10000      /* a device may be away for so long in a deployment */
+#define DEPLOY_READY_MS   10000      /* the line must be ready so soon after all are prepared */
+
+struct device;
+
+/* A stage as asked for, in the line's order. The first one's node must be this device. */
+struct deploy_stage {
+    const char *node;
+    const char *address; /* HOST:PORT where the device before it connects, and the ingress, too */
+    const char *until_name; /* its last layer by name or index in decimal; NULL: see until */
+    size_t until;           /* by index, inclusive. Neither is read of the last stage */
+};
+
+/* What became of one device. */
+struct deploy_device {
+    char *node, *address;
+    Convoy__Code
+        code;       /* OK: it holds its stage. NO_MEMORY, NOT_SUPPORTED, NO_SPACE, UNREACHABLE .. */
+    struct err err; /* why not, in the device's own words; empty when code is OK */
+    uint64_t part_bytes; /* its part's size; 0 for the ingress */
+    uint64_t sent_bytes; /* of it, over the wire: 0 when the device had it in its cache */
+};
+
+struct deploy_outcome {
+    Convoy__Code code; /* OK: the plan is active. Else nothing has changed */
+    struct err err;    /* why not: names the devices that refused, or what is wrong with the plan */
+    uint8_t plan[SHA256_SIZE];           /* zeros where there is none yet */
+    const struct deploy_device *devices; /* one per stage; 0 when the plan could not be made */
+    size_t devices_count;
+};
+
+/* The end of a deployment, exactly once for each deploy_run() that returned 0. Everything is
+ * borrowed and valid during the call, which may call deploy_run() again. Not called after
+ * deploy_close(). */
+typedef void deploy_done(void *arg, const struct deploy_outcome *outcome);
+
+/* Starts to deploy a plan of count >= 1 stages over the configuration's model; stages are copied.
+ * 0: done will be called, later. -EBUSY while another deployment is under way, -ENOTSUP when the
+ * configuration names no model, -EINVAL for a list that no plan can be made of (count, nodes,
+ * addresses), -ENOMEM: with a sentence, and done is not called. */
+int deploy_run(struct device *device, const struct deploy_stage *stages, size_t count,
+               deploy_done *done, void *arg, struct err *err);
+
+/* True from deploy_run() until done. */
+bool deploy_is_busy(const struct device *device);
+
+#endif
