@@ -5,14 +5,13 @@
 #include "ctl/command.h"
 #include "ctl/json.h"
 #include "ctl/options.h"
-#include "ctl/table.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
-enum { OPTION_WAIT = OPTION_FIRST, OPTION_LAYERS, OPTION_WARMUP };
+enum { OPTION_WAIT = OPTION_FIRST, OPTION_LAYERS, OPTION_MACHINE, OPTION_WARMUP };
 
 static int on_option(void *arg, int key, const char *value, struct err *err) {
     struct bench_options *options = arg;
@@ -32,6 +31,9 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
         return 0;
     case OPTION_LAYERS:
         options->layers = true;
+        return 0;
+    case OPTION_MACHINE:
+        options->machine = true;
         return 0;
     case 's':
         return options_real("--seconds", value, 0.001, 1e6, &options->seconds, err);
@@ -130,24 +132,6 @@ static json_t *latency_json(const struct latency *latency) {
     return object;
 }
 
-static json_t *layers_json(const struct bench_result *result) {
-    json_t *list = json_array();
-    for (size_t i = 0; i < result->layers_count; i++) {
-        const struct bench_layer *layer = &result->layers[i];
-        json_t *entry = json_object();
-        json_object_set_new(entry, "index", json_integer((json_int_t)i));
-        json_object_set_new(entry, "name", json_text(layer->name));
-        json_object_set_new(entry, "op", json_text(layer->op));
-        json_object_set_new(entry, "ms", json_number(layer->ms));
-        json_object_set_new(entry, "macs", json_integer((json_int_t)layer->macs));
-        json_object_set_new(
-            entry, "gflops",
-            json_number(layer->ms > 0 ? 2e-6 * (double)layer->macs / layer->ms : 0));
-        json_array_append_new(list, entry);
-    }
-    return list;
-}
-
 static int print_json(const struct bench_options *options, const struct bench_result *result,
                       struct err *err) {
     json_t *root = json_object();
@@ -170,43 +154,18 @@ static int print_json(const struct bench_options *options, const struct bench_re
                         json_number(result->cpu_seconds_per_frame));
     if (result->macs)
         json_object_set_new(root, "gflops", json_number(2e-9 * (double)result->macs * result->fps));
-    if (result->layers_count)
-        json_object_set_new(root, "layers", layers_json(result));
-    return json_write_pretty(root, stdout, err);
-}
-
-static int print_layers(const struct bench_result *result, struct err *err) {
-    static const char *const columns[] = {">#",     "layer",    "operator", ">ms",
-                                          ">share", ">GFLOP/s", NULL};
-    struct table *table = table_new(columns);
-    double sum = 0;
-    if (!table)
-        return err_set(err, -ENOMEM, "out of memory");
-    for (size_t i = 0; i < result->layers_count; i++)
-        sum += result->layers[i].ms;
-    for (size_t i = 0; i < result->layers_count; i++) {
-        const struct bench_layer *layer = &result->layers[i];
-        table_cell(table, "%zu", i);
-        table_cell(table, "%s", layer->name);
-        table_cell(table, "%s", layer->op);
-        table_cell(table, "%.3f", layer->ms);
-        table_cell(table, "%.1f %%", sum > 0 ? 100 * layer->ms / sum : 0.0);
-        if (layer->macs && layer->ms > 0)
-            table_cell(table, "%.1f", 2e-6 * (double)layer->macs / layer->ms);
-        else
-            table_cell(table, "-");
+    if (result->layers_count) {
+        json_object_set_new(root, "machine", bench_machine_json(&result->machine));
+        json_object_set_new(root, "layers", bench_layers_json(result));
     }
-    int rc = table_print(table, stdout);
-    table_free(table);
-    putchar('\n');
-    return rc == 0 ? 0 : err_set(err, rc, "out of memory");
+    return json_write_pretty(root, stdout, err);
 }
 
 static int print_text(const struct bench_options *options, const struct bench_result *result,
                       struct err *err) {
     const struct latency *l = &result->latency;
     if (result->layers_count) {
-        int rc = print_layers(result, err);
+        int rc = bench_print_layers(result, err);
         if (rc != 0)
             return rc;
     }
@@ -227,6 +186,19 @@ static int print_text(const struct bench_options *options, const struct bench_re
            latency_percentile(l, 0.99) / 1000, (double)l->max / 1000);
     printf("CPU         %.6f s per frame%s\n", result->cpu_seconds_per_frame,
            options->address ? " in this client alone; the devices' own is not counted" : "");
+    if (result->layers_count)
+        bench_print_machine(&result->machine);
+    return json_flush(stdout, err);
+}
+
+static int bench_machine(const struct bench_options *options, struct err *err) {
+    struct machine machine;
+    int rc = machine_measure(options->threads, &machine, err);
+    if (rc != 0)
+        return rc;
+    if (options->json)
+        return json_write_pretty(bench_machine_json(&machine), stdout, err);
+    bench_print_machine(&machine);
     return json_flush(stdout, err);
 }
 
@@ -237,11 +209,15 @@ static int run_bench(const struct command *command, int argc, char **argv, struc
     int rc = options_parse(command, argc, argv, on_option, &options, &first, err);
     if (rc != 0)
         return rc;
-    if (argc - first != (options.address ? 0 : 1))
+    if (argc - first != (options.address || options.machine ? 0 : 1) ||
+        (options.address && options.machine))
         return err_set(err, COMMAND_USAGE,
-                       "either one MODEL or --to HOST:PORT is needed; see: convoyctl bench --help");
+                       "one of MODEL, --to HOST:PORT and --machine is needed; see: convoyctl bench "
+                       "--help");
     if (options.address && options.layers)
         return err_set(err, COMMAND_USAGE, "--layers measures a MODEL on this device, not a line");
+    if (options.machine)
+        return bench_machine(&options, err);
     if (options.seconds == 0 && options.frames == 0)
         options.seconds = 5;
     result = calloc(1, sizeof(*result));
@@ -277,7 +253,8 @@ static const struct command_option option_rows[] = {
     {'W', "workers", "N", "frames computed side by side (default 1)"},
     {'w', "window", "N", "frames on their way in the line at most (default 64)"},
     {OPTION_WARMUP, "warm-up", "N", "frames before the measurement (default 2 per worker)"},
-    {OPTION_LAYERS, "layers", NULL, "time of each layer (one worker)"},
+    {OPTION_LAYERS, "layers", NULL, "time, algorithm and place on the roofline of each layer"},
+    {OPTION_MACHINE, "machine", NULL, "measure this machine's peak and bandwidth alone"},
     {'i', "tensor", "[NAME=]FILE.npy", "an input (repeatable; default: random numbers)"},
     {'z', "zero", NULL, "zeros instead of random numbers"},
     {OPTION_WAIT, "wait", "SECONDS", "wait so long for the line to come up (default 0)"},
@@ -288,11 +265,14 @@ static const struct command_option option_rows[] = {
 
 const struct command command_bench = {
     .name = "bench",
-    .operands = "[OPTION...] MODEL.onnx | --to HOST:PORT",
+    .operands = "[OPTION...] MODEL.onnx | --to HOST:PORT | --machine",
     .summary = "Measures frames/s, latency and CPU time of this device or of a line",
     .details =
         "Latency of a line is the time from sending a frame to having its result; with a full "
-        "window it is\nmostly waiting: --window 1 measures the way of one frame.",
+        "window it is\nmostly waiting: --window 1 measures the way of one frame.\n\n--layers uses "
+        "one worker. Bytes moved are those a layer cannot avoid: activations, weights "
+        "as\nprepared, "
+        "results, each once; one that finds them in a cache can pass 100 % of the memory roof.",
     .options = option_rows,
     .run = run_bench,
 };

@@ -21,12 +21,14 @@ struct race {
     bool go;  /* the clock has been read */
 };
 
+#define LAYER_SAMPLES 512 /* of the newest frames, for a layer's median */
+
 struct worker {
     struct race *race;
     struct network_runner runner;
     pthread_t thread;
     struct latency latency;
-    uint64_t *layer_ns; /* sums; NULL without --layers */
+    uint64_t *layer_ns; /* [layers_count][LAYER_SAMPLES], a ring; NULL without --layers */
     size_t layers_count;
     int rc;
     struct err err;
@@ -49,12 +51,13 @@ static void run_one(struct worker *worker, bool counts) {
     worker->rc = network_runner_run(&worker->runner, &worker->err);
     if (worker->rc != 0 || !counts)
         return;
+    size_t slot = worker->latency.count % LAYER_SAMPLES;
     latency_add(&worker->latency, clock_us() - start);
     if (!worker->layer_ns)
         return;
     const uint64_t *ns = exec_layer_ns(worker->runner.exec);
     for (size_t i = 0; ns && i < worker->layers_count; i++)
-        worker->layer_ns[i] += ns[i];
+        worker->layer_ns[i * LAYER_SAMPLES + slot] = ns[i];
 }
 
 /* The worker is warm: tells so and waits for the others and the clock. */
@@ -86,7 +89,7 @@ static int init_worker(struct worker *worker, struct race *race, struct stage *s
     if (rc != 0 || !race->options->layers)
         return rc;
     worker->layers_count = layers_count;
-    worker->layer_ns = calloc(layers_count, sizeof(uint64_t));
+    worker->layer_ns = calloc(layers_count * LAYER_SAMPLES, sizeof(uint64_t));
     exec_profile(worker->runner.exec, true);
     return worker->layer_ns ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
@@ -137,10 +140,25 @@ static int run_race(struct race *race, struct worker *workers, struct bench_resu
     return rc;
 }
 
-static int describe_layers(const struct model *model, const struct worker *worker,
-                           struct bench_result *result) {
+static int compare_ns(const void *a, const void *b) {
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Sorts the layer's samples. */
+static double median_ms(struct worker *worker, size_t layer) {
+    size_t count = worker->latency.count < LAYER_SAMPLES ? worker->latency.count : LAYER_SAMPLES;
+    uint64_t *ns = worker->layer_ns + layer * LAYER_SAMPLES;
+    if (count == 0)
+        return 0;
+    qsort(ns, count, sizeof(*ns), compare_ns);
+    size_t lower = (count - 1) / 2, upper = count / 2;
+    return (double)(ns[lower] + ns[upper]) / 2e6;
+}
+
+static int describe_layers(const struct model *model, const struct stage *stage,
+                           struct worker *worker, struct bench_result *result) {
     size_t count = model_layers_count(model);
-    double frames = worker->latency.count ? (double)worker->latency.count : 1;
     result->layers = calloc(count, sizeof(*result->layers));
     if (!result->layers)
         return -ENOMEM;
@@ -149,8 +167,11 @@ static int describe_layers(const struct model *model, const struct worker *worke
         struct bench_layer *to = &result->layers[result->layers_count++];
         to->name = strdup(layer->name);
         to->op = strdup(layer->op);
+        to->algorithm = stage_layer_algorithm(stage, i);
         to->macs = layer->macs;
-        to->ms = (double)worker->layer_ns[i] / 1e6 / frames;
+        if (!to->algorithm || strcmp(to->algorithm, "view") != 0)
+            to->bytes = layer->input_bytes + layer->weight_bytes + layer->output_bytes;
+        to->ms = median_ms(worker, i);
         if (!to->name || !to->op)
             return -ENOMEM;
     }
@@ -169,11 +190,13 @@ static int measure(struct model *model, const struct bench_options *options,
                      : err_set(err, -ENOMEM, "out of memory");
     for (int i = 0; rc == 0 && i < options->workers; i++)
         rc = init_worker(&workers[i], &race, stage, layers, err);
+    if (rc == 0 && options->layers)
+        rc = machine_measure(options->threads, &result->machine, err);
     if (rc == 0)
         rc = interrupt_start(on_interrupt, &race, &interrupt);
     if (rc == 0)
         rc = run_race(&race, workers, result, err);
-    if (rc == 0 && options->layers && describe_layers(model, &workers[0], result) != 0)
+    if (rc == 0 && options->layers && describe_layers(model, stage, &workers[0], result) != 0)
         rc = err_set(err, -ENOMEM, "out of memory");
     interrupt_stop(interrupt);
     for (int i = 0; workers && i < options->workers; i++) {

@@ -29,6 +29,18 @@ static uint64_t count_params(const struct layer *layer) {
     return count;
 }
 
+static uint64_t count_input_bytes(const struct layer *layer) {
+    uint64_t sum = 0;
+    size_t bytes;
+    for (size_t i = 0; i < layer->in_count; i++)
+        if (layer->in[i] && !layer->in[i]->constant &&
+            tensor_desc_bytes(&layer->in[i]->desc, &bytes) == 0)
+            sum += bytes;
+    if (layer->residual && tensor_desc_bytes(&layer->residual->desc, &bytes) == 0)
+        sum += bytes;
+    return sum;
+}
+
 static int describe(struct model *model, struct layer *layer, struct err *err) {
     struct model_layer *info = &layer->info;
     struct tensor_desc *outputs =
@@ -47,6 +59,8 @@ static int describe(struct model *model, struct layer *layer, struct err *err) {
     }
     info->outputs = outputs;
     info->params = count_params(layer);
+    if (!layer->view)
+        info->input_bytes = count_input_bytes(layer);
     if (layer->op->kind->macs && !layer->view)
         info->macs = layer->op->kind->macs(layer->main, layer->plan);
     return prepare_bytes(layer, &info->weight_bytes, err);

@@ -55,6 +55,7 @@ struct model_layer {
     uint64_t params;       /* elements of weights */
     uint64_t macs;         /* multiply-accumulates per frame */
     uint64_t weight_bytes; /* once prepared */
+    uint64_t input_bytes;  /* of activations it reads; 0 for a view */
     uint64_t output_bytes;
 };
 
@@ -97,6 +98,11 @@ const struct tensor_desc *stage_outputs(const struct stage *stage, size_t *ret_c
 /* The stage input whose bytes are output i (it only passes through, or is only seen in another
  * shape), or -1: then exec_run() writes the output where it is told to. */
 int stage_output_source(const struct stage *stage, size_t output);
+
+/* How the stage computes its layer `index` (0: its first): the name of the kernel that shape and
+ * CPU have chosen ("1x1", "depthwise", ...), "view" for a layer that only sees its input in another
+ * shape, NULL where there is one way only. Static. */
+const char *stage_layer_algorithm(const struct stage *stage, size_t index);
 
 uint64_t stage_weight_bytes(const struct stage *stage); /* prepared weights, in memory once */
 uint64_t stage_arena_bytes(const struct stage *stage);  /* per exec */

@@ -77,7 +77,8 @@ struct op_kind {
     uint64_t (*macs)(const struct node *node, const void *plan); /* NULL: none worth counting */
     int (*size)(struct op_prep *prep);                           /* NULL: nothing to prepare */
     int (*pack)(struct op_prep *prep);
-    int (*run)(const struct op_args *args); /* NULL: always a view */
+    int (*run)(const struct op_args *args);       /* NULL: always a view */
+    const char *(*algorithm)(const void *packed); /* of what pack() wrote; NULL: there is one way */
     unsigned flags;
 };
 

@@ -86,6 +86,15 @@ int stage_output_source(const struct stage *stage, size_t output) {
     return stage->output_sources[output];
 }
 
+const char *stage_layer_algorithm(const struct stage *stage, size_t index) {
+    const struct stage_step *step = &stage->steps[index];
+    const struct op_kind *kind = step->layer->op->kind;
+    if (step->layer->view)
+        return "view";
+    return kind->algorithm && step->prepared->packed ? kind->algorithm(step->prepared->packed)
+                                                     : NULL;
+}
+
 uint64_t stage_weight_bytes(const struct stage *stage) {
     return stage->weight_bytes;
 }

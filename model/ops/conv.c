@@ -219,6 +219,11 @@ bool conv_absorb_pad(void *data, const struct pad_plan *pad) {
     return true;
 }
 
+static const char *conv_algorithm(const void *packed) {
+    const struct conv_state *state = packed;
+    return kn_conv_algo_name(&state->plan);
+}
+
 const struct op_kind kind_conv = {
     .plan_size = sizeof(struct conv_plan),
     .plan = conv_plan,
@@ -226,6 +231,7 @@ const struct op_kind kind_conv = {
     .size = conv_size,
     .pack = conv_pack,
     .run = conv_run,
+    .algorithm = conv_algorithm,
     .flags = OP_ACT | OP_AFFINE | OP_RESIDUAL,
 };
 

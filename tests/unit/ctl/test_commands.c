@@ -284,6 +284,11 @@ static void bench_counts_its_frames(void **state) {
         run(f, &command_bench, &err, "--json", "--frames", "2", "--layers", MODEL, NULL), 0);
     root = load_output(f);
     assert_int_equal(json_array_size(json_object_get(root, "layers")), 22);
+    const json_t *conv = json_array_get(json_object_get(root, "layers"), 1);
+    assert_true(json_is_string(json_object_get(conv, "algorithm")));
+    assert_true(json_integer_value(json_object_get(conv, "bytes")) >= 53648); /* in, out, weights */
+    assert_true(
+        json_number_value(json_object_get(json_object_get(root, "machine"), "peak_gflops")) > 0);
     json_decref(root);
 }
 
