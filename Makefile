@@ -158,6 +158,13 @@ test-compiled: ## ... all but those of tests/system: what SANITIZE=address,undef
 test-system: ## ... those with the real programs, signals, scripts
 	$(call run_tests,$(SYSTEM_TESTS))
 
+# ONNX's own backend test data through importer and executor: a table per operator, and the counts in the last line.
+.PHONY: conformance
+conformance: ## Run ONNX's own tests of every operator (installs what it needs)
+	@scripts/install-deps build test
+	+@$(MAKE) --no-print-directory $(BUILD)/tests/conformance/conformance
+	@$(BUILD)/tests/conformance/conformance $(CONFORMANCE_FLAGS)
+
 # AlexNet, VGG-16, ResNet-50, MobileNetV3, ... with random weights, for sizes and speed: 1 GB in $(BUILD)/models.
 $(BUILD)/write-models: $(call objects,tests/models) $(call libs_from,$(CORE))
 	$(call say,LD,$@) $(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(foreach l,$(CORE),$(LIBS_$(l))) -o $@
