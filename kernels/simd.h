@@ -22,6 +22,9 @@ struct kn_simd {
     void (*matvec_rows)(const struct kn_matvec *m);
     /* a(r, k) = a[k * ld + r]: columns are added up. */
     void (*matvec_columns)(const struct kn_matvec *m);
+
+    /* y[i] = act(x[i]), count elements; y may be x. kn_act_row() is the way in. */
+    void (*act_row)(const struct kn_activation *act, const float *x, float *y, ptrdiff_t count);
 };
 
 /* The level in use: the baseline before kn_init(), then the CPU's best, or what CONVOY_SIMD and

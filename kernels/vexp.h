@@ -1,6 +1,6 @@
-/* exp() and tanh() of floats without branches or calls, so that loops over them vectorise. Within 3
- * units in the last place; right at the infinities, NaN stays NaN. Polynomials: our own fits
- * (Lawson's algorithm, relative error below 1e-8 before rounding). */
+/* exp() of floats without branches or calls, so that loops over it vectorise. Within 3 units in the
+ * last place; right at the infinities, NaN stays NaN. Polynomial: our own fit (Lawson's algorithm,
+ * relative error below 1e-8 before rounding). simd/act.h has the one for vectors. */
 #ifndef KERNELS_VEXP_H
 #define KERNELS_VEXP_H
 
@@ -48,24 +48,6 @@ static inline float kn_exp(float x) {
     uint32_t exponent = kn_float_bits(shifted) - kn_float_bits(magic);
     uint32_t half = (uint32_t)((int32_t)exponent >> 1);
     return p * kn_bits_float((half + 127) << 23) * kn_bits_float((exponent - half + 127) << 23);
-}
-
-static inline float kn_sigmoid(float x) {
-    return 1.0f / (1.0f + kn_exp(-x));
-}
-
-static inline float kn_tanh(float x) {
-    float size = kn_bits_float(kn_float_bits(x) & 0x7fffffffu), z = x * x;
-    float p = -5.5151642e-3f;
-
-    p = p * z + 2.04694197e-2f;
-    p = p * z - 5.36880232e-2f;
-    p = p * z + 1.33308306e-1f;
-    p = p * z - 3.33332598e-1f;
-    float small = x * (1.0f + z * p);
-    float large = 1.0f - 2.0f / (kn_exp(2.0f * size) + 1.0f);
-    large = kn_bits_float(kn_float_bits(large) | (kn_float_bits(x) & 0x80000000u));
-    return size < 0.625f ? small : large;
 }
 
 #endif

@@ -10,5 +10,7 @@ extern const struct kn_simd KN_SIMD(kn_simd_table);
 
 void KN_SIMD(kn_matvec_rows)(const struct kn_matvec *m);
 void KN_SIMD(kn_matvec_columns)(const struct kn_matvec *m);
+void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float *y,
+                         ptrdiff_t count);
 
 #endif

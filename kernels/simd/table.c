@@ -7,4 +7,5 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .lanes = VF_LANES,
     .matvec_rows = KN_SIMD(kn_matvec_rows),
     .matvec_columns = KN_SIMD(kn_matvec_columns),
+    .act_row = KN_SIMD(kn_act_row),
 };
