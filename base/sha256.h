@@ -11,6 +11,10 @@
 /* The digest of size bytes at data. Any thread. 0, or -ENOMEM. */
 int sha256(const void *data, size_t size, uint8_t ret_digest[SHA256_SIZE]);
 
+/* The digest of what can be read from fd, from its offset to its end. Blocks; any thread. 0,
+ * -ENOMEM, or the negative errno of read(). */
+int sha256_file(int fd, uint8_t ret_digest[SHA256_SIZE]);
+
 /* Lower-case hexadecimal with a NUL; returns hex. */
 const char *sha256_format(const uint8_t digest[SHA256_SIZE], char hex[SHA256_HEX]);
 

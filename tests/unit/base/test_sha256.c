@@ -5,8 +5,11 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Vectors of FIPS 180-2, appendix B, and of the empty message. */
 static void digests_are_those_of_the_standard(void **state) {
@@ -42,10 +45,34 @@ static void a_million_bytes_are_digested_whole(void **state) {
     free(data);
 }
 
+static void a_file_has_the_digest_of_its_bytes_from_where_it_stands(void **state) {
+    (void)state;
+    size_t size = 300000;
+    char *data = malloc(size);
+    uint8_t wanted[SHA256_SIZE], digest[SHA256_SIZE];
+    FILE *file = tmpfile();
+    assert_non_null(data);
+    assert_non_null(file);
+    for (size_t i = 0; i < size; i++)
+        data[i] = (char)(i * 31 + i / 7);
+    assert_int_equal(fwrite(data, 1, size, file), size);
+    assert_int_equal(fflush(file), 0);
+    for (size_t from = 0; from <= size; from += size / 2) {
+        assert_int_equal(lseek(fileno(file), (off_t)from, SEEK_SET), from);
+        assert_int_equal(sha256_file(fileno(file), digest), 0);
+        assert_int_equal(sha256(data + from, size - from, wanted), 0);
+        assert_memory_equal(digest, wanted, SHA256_SIZE);
+    }
+    assert_int_equal(sha256_file(-1, digest), -EBADF);
+    fclose(file);
+    free(data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digests_are_those_of_the_standard),
         cmocka_unit_test(a_million_bytes_are_digested_whole),
+        cmocka_unit_test(a_file_has_the_digest_of_its_bytes_from_where_it_stands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
