@@ -12,7 +12,8 @@ static const struct {
 } dtypes[] = {
     {DTYPE_FLOAT, 4, "float32"},   {DTYPE_UINT8, 1, "uint8"},    {DTYPE_INT8, 1, "int8"},
     {DTYPE_INT32, 4, "int32"},     {DTYPE_INT64, 8, "int64"},    {DTYPE_BOOL, 1, "bool"},
-    {DTYPE_FLOAT16, 2, "float16"}, {DTYPE_DOUBLE, 8, "float64"},
+    {DTYPE_FLOAT16, 2, "float16"}, {DTYPE_DOUBLE, 8, "float64"}, {DTYPE_UINT16, 2, "uint16"},
+    {DTYPE_INT16, 2, "int16"},     {DTYPE_UINT32, 4, "uint32"},  {DTYPE_UINT64, 8, "uint64"},
 };
 
 size_t dtype_size(enum dtype dtype) {

@@ -17,11 +17,15 @@ enum dtype {
     DTYPE_FLOAT = 1,
     DTYPE_UINT8 = 2,
     DTYPE_INT8 = 3,
+    DTYPE_UINT16 = 4,
+    DTYPE_INT16 = 5,
     DTYPE_INT32 = 6,
     DTYPE_INT64 = 7,
     DTYPE_BOOL = 9,
     DTYPE_FLOAT16 = 10,
     DTYPE_DOUBLE = 11,
+    DTYPE_UINT32 = 12,
+    DTYPE_UINT64 = 13,
 };
 
 /* What a tensor is, without its bytes. Row-major, dense. */

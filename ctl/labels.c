@@ -69,6 +69,14 @@ static double element(const struct tensor *tensor, size_t i) {
         return half_to_double(((const uint16_t *)tensor->data)[i]);
     case DTYPE_INT8:
         return ((const int8_t *)tensor->data)[i];
+    case DTYPE_INT16:
+        return ((const int16_t *)tensor->data)[i];
+    case DTYPE_UINT16:
+        return ((const uint16_t *)tensor->data)[i];
+    case DTYPE_UINT32:
+        return ((const uint32_t *)tensor->data)[i];
+    case DTYPE_UINT64:
+        return (double)((const uint64_t *)tensor->data)[i];
     case DTYPE_INT32:
         return ((const int32_t *)tensor->data)[i];
     case DTYPE_INT64:

@@ -80,8 +80,9 @@ static const struct {
     const char *descr; /* without the byte order */
     enum dtype dtype;
 } types[] = {
-    {"f4", DTYPE_FLOAT}, {"u1", DTYPE_UINT8}, {"i1", DTYPE_INT8},    {"i4", DTYPE_INT32},
-    {"i8", DTYPE_INT64}, {"b1", DTYPE_BOOL},  {"f2", DTYPE_FLOAT16}, {"f8", DTYPE_DOUBLE},
+    {"f4", DTYPE_FLOAT},  {"u1", DTYPE_UINT8}, {"i1", DTYPE_INT8},    {"i4", DTYPE_INT32},
+    {"i8", DTYPE_INT64},  {"b1", DTYPE_BOOL},  {"f2", DTYPE_FLOAT16}, {"f8", DTYPE_DOUBLE},
+    {"u2", DTYPE_UINT16}, {"i2", DTYPE_INT16}, {"u4", DTYPE_UINT32},  {"u8", DTYPE_UINT64},
 };
 #define TYPES (sizeof(types) / sizeof(types[0]))
 

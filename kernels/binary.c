@@ -68,21 +68,19 @@ static inline uint64_t power_integer(uint64_t base, uint64_t exponent) {
     return value;
 }
 
-static inline uint8_t div_uint8_t(uint8_t a, uint8_t b) {
-    return (uint8_t)(b == 0 ? 0 : a / b);
-}
-
-static inline uint8_t rem_uint8_t(uint8_t a, uint8_t b) {
-    return (uint8_t)(b == 0 ? 0 : a % b);
-}
-
-static inline uint8_t mod_uint8_t(uint8_t a, uint8_t b) {
-    return rem_uint8_t(a, b);
-}
-
-static inline uint8_t pow_uint8_t(uint8_t a, uint8_t b) {
-    return (uint8_t)power_integer(a, b);
-}
+#define UNSIGNED_HELPERS(type)                                                                     \
+    static inline type div_##type(type a, type b) {                                                \
+        return (type)(b == 0 ? 0 : a / b);                                                         \
+    }                                                                                              \
+    static inline type rem_##type(type a, type b) {                                                \
+        return (type)(b == 0 ? 0 : a % b);                                                         \
+    }                                                                                              \
+    static inline type mod_##type(type a, type b) {                                                \
+        return rem_##type(a, b);                                                                   \
+    }                                                                                              \
+    static inline type pow_##type(type a, type b) {                                                \
+        return (type)power_integer(a, b);                                                          \
+    }
 
 #define INTEGER_ROWS(type)                                                                         \
     ROW(add_##type, type, type, (uint64_t)p + (uint64_t)q)                                         \
@@ -99,6 +97,10 @@ static inline uint8_t pow_uint8_t(uint8_t a, uint8_t b) {
     SIGNED_HELPERS(type)                                                                           \
     INTEGER_ROWS(type)                                                                             \
     ROW(prelu_##type, type, type, p < 0 ? (uint64_t)p * (uint64_t)q : (uint64_t)p)
+
+#define UNSIGNED_ROWS(type)                                                                        \
+    UNSIGNED_HELPERS(type)                                                                         \
+    INTEGER_ROWS(type)
 
 #define FLOAT_ROWS(type, pow_fn, fmod_fn)                                                          \
     ROW(add_##type, type, type, p + q)                                                             \
@@ -126,26 +128,38 @@ static inline float power_float(float p, float q) {
 FLOAT_ROWS(float, power_float, fmodf)
 FLOAT_ROWS(double, pow, fmod)
 SIGNED_ROWS(int8_t)
+SIGNED_ROWS(int16_t)
 SIGNED_ROWS(int32_t)
 SIGNED_ROWS(int64_t)
-INTEGER_ROWS(uint8_t)
+UNSIGNED_ROWS(uint8_t)
+UNSIGNED_ROWS(uint16_t)
+UNSIGNED_ROWS(uint32_t)
+UNSIGNED_ROWS(uint64_t)
 COMPARE_ROWS(float)
 COMPARE_ROWS(double)
 COMPARE_ROWS(int8_t)
 COMPARE_ROWS(uint8_t)
+COMPARE_ROWS(int16_t)
+COMPARE_ROWS(uint16_t)
 COMPARE_ROWS(int32_t)
+COMPARE_ROWS(uint32_t)
 COMPARE_ROWS(int64_t)
+COMPARE_ROWS(uint64_t)
 ROW(and, uint8_t, uint8_t, (p != 0) & (q != 0))
 ROW(or, uint8_t, uint8_t, (p != 0) | (q != 0))
 ROW(xor, uint8_t, uint8_t, (p != 0) ^ (q != 0))
 
-#define TYPES_MAX (KN_DOUBLE + 1)
+#define TYPES_MAX (KN_UINT64 + 1)
 
+#define SIGNED_INTEGERS(name)                                                                      \
+    [KN_INT8] = row_##name##_int8_t, [KN_INT16] = row_##name##_int16_t,                            \
+    [KN_INT32] = row_##name##_int32_t, [KN_INT64] = row_##name##_int64_t
+#define UNSIGNED_INTEGERS(name)                                                                    \
+    [KN_UINT8] = row_##name##_uint8_t, [KN_UINT16] = row_##name##_uint16_t,                        \
+    [KN_UINT32] = row_##name##_uint32_t, [KN_UINT64] = row_##name##_uint64_t
 #define SIGNED(name)                                                                               \
-    [KN_FLOAT] = row_##name##_float, [KN_DOUBLE] = row_##name##_double,                            \
-    [KN_INT8] = row_##name##_int8_t, [KN_INT32] = row_##name##_int32_t,                            \
-    [KN_INT64] = row_##name##_int64_t
-#define NUMBERS(name)     SIGNED(name), [KN_UINT8] = row_##name##_uint8_t
+    [KN_FLOAT] = row_##name##_float, [KN_DOUBLE] = row_##name##_double, SIGNED_INTEGERS(name)
+#define NUMBERS(name)     SIGNED(name), UNSIGNED_INTEGERS(name)
 #define COMPARISONS(name) NUMBERS(name), [KN_BOOL] = row_##name##_uint8_t
 
 static const row_fn rows[KN_BINARY_COUNT][TYPES_MAX] = {
@@ -154,10 +168,7 @@ static const row_fn rows[KN_BINARY_COUNT][TYPES_MAX] = {
     [KN_MUL] = {NUMBERS(mul)},
     [KN_DIV] = {NUMBERS(div)},
     [KN_POW] = {NUMBERS(pow)},
-    [KN_MOD] = {[KN_INT8] = row_mod_int8_t,
-                [KN_UINT8] = row_mod_uint8_t,
-                [KN_INT32] = row_mod_int32_t,
-                [KN_INT64] = row_mod_int64_t},
+    [KN_MOD] = {SIGNED_INTEGERS(mod), UNSIGNED_INTEGERS(mod)},
     [KN_FMOD] = {NUMBERS(fmod)},
     [KN_MIN] = {NUMBERS(min)},
     [KN_MAX] = {NUMBERS(max)},

@@ -26,10 +26,15 @@ enum kn_type {
     KN_FLOAT = 1,
     KN_UINT8 = 2,
     KN_INT8 = 3,
+    KN_UINT16 = 4,
+    KN_INT16 = 5,
     KN_INT32 = 6,
     KN_INT64 = 7,
     KN_BOOL = 9,
+    KN_FLOAT16 = 10, /* stored only: kn_cast() and what moves data know it */
     KN_DOUBLE = 11,
+    KN_UINT32 = 12,
+    KN_UINT64 = 13,
 };
 
 /* ---- threads
@@ -275,6 +280,7 @@ void kn_where(size_t elem_size, const struct kn_shape *shape, const int64_t *c_s
 
 /* y[i] = (to) x[i] as ONNX Cast: towards zero to integers, non-zero to true. Where ONNX leaves it
  * open: numbers too large for an integer type saturate and NaN is 0; integers keep their low bits.
+ * To float16: rounded once, half to even; what is too large is infinite, NaN stays one.
  * -ENOTSUP for an unknown type. */
 int kn_cast(enum kn_type from, enum kn_type to, const void *x, void *y, size_t count);
 

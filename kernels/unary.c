@@ -38,24 +38,34 @@ typedef void (*unary_fn)(const void *x, void *y, ptrdiff_t count);
     EACH(neg_##type, type, type, 0 - (uint64_t)p)                                                  \
     EACH(sign_##type, type, type, (p > 0) - (p < 0))
 
+#define UNSIGNED_EACH(type)                                                                        \
+    EACH(abs_##type, type, type, p)                                                                \
+    EACH(sign_##type, type, type, p != 0)
+
 #define FLOATS(name) [KN_FLOAT] = each_##name##_float, [KN_DOUBLE] = each_##name##_double
 #define SIGNED(name)                                                                               \
-    [KN_INT8] = each_##name##_int8_t, [KN_INT32] = each_##name##_int32_t,                          \
-    [KN_INT64] = each_##name##_int64_t
+    [KN_INT8] = each_##name##_int8_t, [KN_INT16] = each_##name##_int16_t,                          \
+    [KN_INT32] = each_##name##_int32_t, [KN_INT64] = each_##name##_int64_t
+#define UNSIGNED(name)                                                                             \
+    [KN_UINT8] = each_##name##_uint8_t, [KN_UINT16] = each_##name##_uint16_t,                      \
+    [KN_UINT32] = each_##name##_uint32_t, [KN_UINT64] = each_##name##_uint64_t
 
 FLOAT_EACH(float, f)
 FLOAT_EACH(double, )
 SIGNED_EACH(int8_t)
+SIGNED_EACH(int16_t)
 SIGNED_EACH(int32_t)
 SIGNED_EACH(int64_t)
-EACH(same_uint8_t, uint8_t, uint8_t, p)
-EACH(sign_uint8_t, uint8_t, uint8_t, p != 0)
+UNSIGNED_EACH(uint8_t)
+UNSIGNED_EACH(uint16_t)
+UNSIGNED_EACH(uint32_t)
+UNSIGNED_EACH(uint64_t)
 EACH(not, uint8_t, uint8_t, p == 0)
 
-#define TYPES_MAX (KN_DOUBLE + 1)
+#define TYPES_MAX (KN_UINT64 + 1)
 
 static const unary_fn table[KN_UNARY_COUNT][TYPES_MAX] = {
-    [KN_ABS] = {FLOATS(abs), SIGNED(abs), [KN_UINT8] = each_same_uint8_t},
+    [KN_ABS] = {FLOATS(abs), SIGNED(abs), UNSIGNED(abs)},
     [KN_NEG] = {FLOATS(neg), SIGNED(neg)},
     [KN_EXP] = {FLOATS(exp)},
     [KN_LOG] = {FLOATS(log)},
@@ -64,7 +74,7 @@ static const unary_fn table[KN_UNARY_COUNT][TYPES_MAX] = {
     [KN_FLOOR] = {FLOATS(floor)},
     [KN_CEIL] = {FLOATS(ceil)},
     [KN_ROUND] = {FLOATS(round)},
-    [KN_SIGN] = {FLOATS(sign), SIGNED(sign), [KN_UINT8] = each_sign_uint8_t},
+    [KN_SIGN] = {FLOATS(sign), SIGNED(sign), UNSIGNED(sign)},
     [KN_NOT] = {[KN_BOOL] = each_not},
     [KN_SIN] = {FLOATS(sin)},
     [KN_COS] = {FLOATS(cos)},

@@ -193,8 +193,15 @@ static int add_inputs(struct import *import) {
         if (!name || name[0] == '\0')
             return err_set(import->err, -EBADMSG, "input %zu of the graph has no name", i);
         struct value *value = find_value(import, name);
-        if (value && value->constant)
-            continue; /* an initializer: its value is known, nobody has to feed it */
+        if (value && value->constant) { /* an initializer: nobody has to feed it */
+            const Onnx__TypeProto *type = proto->input[i]->type;
+            int32_t declared = type && type->tensor_type ? type->tensor_type->elem_type : 0;
+            if (declared != 0 && declared != (int32_t)value->desc.dtype)
+                return err_set(import->err, -EBADMSG,
+                               "input \"%s\" is declared as %s, but its initializer is %s", name,
+                               tensor_onnx_type(declared), dtype_name(value->desc.dtype));
+            continue;
+        }
         int rc = add_value(import, name, &value);
         if (rc < 0 || (rc = read_type(import, proto->input[i]->type, value)) < 0)
             return rc;

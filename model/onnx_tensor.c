@@ -39,6 +39,10 @@ static const struct typed_field typed_fields[] = {
     {DTYPE_UINT8, 5, WIRE_VARINT, 0, UINT8_MAX},
     {DTYPE_INT8, 5, WIRE_VARINT, INT8_MIN, INT8_MAX},
     {DTYPE_BOOL, 5, WIRE_VARINT, 0, 1},
+    {DTYPE_INT16, 5, WIRE_VARINT, INT16_MIN, INT16_MAX},
+    {DTYPE_UINT16, 5, WIRE_VARINT, 0, UINT16_MAX},
+    {DTYPE_UINT32, 11, WIRE_VARINT, 0, UINT32_MAX},
+    {DTYPE_UINT64, 11, WIRE_VARINT, INT64_MIN, INT64_MAX}, /* all 64 bits */
     {DTYPE_FLOAT16, 5, WIRE_VARINT, 0, UINT16_MAX},
 };
 
@@ -294,7 +298,7 @@ int tensor_read(struct tensor_reader *reader, const Onnx__TensorProto *tensor,
     if (!typed)
         return err_set(err, -ENOTSUP,
                        "its element type is %s (%d); supported are float, double, "
-                       "float16, int8, int32, int64, uint8, bool",
+                       "float16, integers of 8 to 64 bits, bool",
                        tensor_onnx_type(tensor->data_type), tensor->data_type);
     if (tensor->n_dims > TENSOR_MAX_RANK)
         return err_set(err, -ENOTSUP, "its rank is %zu; supported is up to %d", tensor->n_dims,

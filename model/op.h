@@ -119,7 +119,8 @@ int op_set(const struct op_call *call, size_t i, enum dtype dtype, int rank, con
 #define OP_FLOAT       OP_TYPE(DTYPE_FLOAT)
 #define OP_NUMBERS                                                                                 \
     (OP_TYPE(DTYPE_FLOAT) | OP_TYPE(DTYPE_INT32) | OP_TYPE(DTYPE_INT64) | OP_TYPE(DTYPE_DOUBLE) |  \
-     OP_TYPE(DTYPE_INT8) | OP_TYPE(DTYPE_UINT8))
+     OP_TYPE(DTYPE_INT8) | OP_TYPE(DTYPE_UINT8) | OP_TYPE(DTYPE_INT16) | OP_TYPE(DTYPE_UINT16) |   \
+     OP_TYPE(DTYPE_UINT32) | OP_TYPE(DTYPE_UINT64))
 #define OP_TYPES (OP_NUMBERS | OP_TYPE(DTYPE_BOOL) | OP_TYPE(DTYPE_FLOAT16))
 
 /* Input i exists and its type is one of the mask's. */

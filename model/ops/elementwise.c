@@ -1,5 +1,6 @@
 /* Element by element with numpy's broadcasting (opset 7 and later): binary operators, sums of any
  * number of inputs, functions of one element, Where and Cast. */
+#include "model/onnx_tensor.h"
 #include "model/ops/kinds.h"
 
 #include <errno.h>
@@ -216,8 +217,9 @@ static int cast_plan(struct op_call *call, void *ret) {
     const struct tensor_desc *x = op_in(call, 0);
     int64_t to = node_int(call->node, "to", 0);
     char none[8] = {0};
-    if (to < 0 || to > DTYPE_DOUBLE || dtype_size((enum dtype)to) == 0)
-        return op_fail(call, -ENOTSUP, "type %lld is not supported", (long long)to);
+    if (to < 0 || to > INT32_MAX || dtype_size((enum dtype)to) == 0)
+        return op_fail(call, -ENOTSUP, "to %s (%lld) is not supported",
+                       tensor_onnx_type((int32_t)to), (long long)to);
     int rc = op_type(call, 0, OP_TYPES);
     if (rc == 0 && (enum dtype)to == x->dtype)
         call->view = true;

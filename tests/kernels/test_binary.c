@@ -11,11 +11,24 @@
 #include "kernels/kernels.h"
 #include "tests/lib/kn_check.h"
 
-static const enum kn_type types[] = {KN_FLOAT, KN_DOUBLE, KN_INT8, KN_UINT8,
-                                     KN_INT32, KN_INT64,  KN_BOOL};
+static const enum kn_type types[] = {KN_FLOAT, KN_DOUBLE, KN_INT8,  KN_UINT8,  KN_INT32,
+                                     KN_INT64, KN_BOOL,   KN_INT16, KN_UINT16, KN_UINT32};
 
 static size_t size_of(enum kn_type type) {
-    return type == KN_FLOAT || type == KN_INT32 ? 4 : type == KN_DOUBLE || type == KN_INT64 ? 8 : 1;
+    switch (type) {
+    case KN_FLOAT:
+    case KN_INT32:
+    case KN_UINT32:
+        return 4;
+    case KN_DOUBLE:
+    case KN_INT64:
+        return 8;
+    case KN_INT16:
+    case KN_UINT16:
+        return 2;
+    default:
+        return 1;
+    }
 }
 
 static bool is_real(enum kn_type type) {
@@ -37,7 +50,7 @@ static bool supported(enum kn_binary op, enum kn_type type) {
         return type == KN_BOOL && is_logical(op);
     if (op == KN_MOD)
         return !is_real(type);
-    return op != KN_PRELU || type != KN_UINT8;
+    return op != KN_PRELU || (type != KN_UINT8 && type != KN_UINT16 && type != KN_UINT32);
 }
 
 static double load_real(enum kn_type type, const void *p, size_t i) {
@@ -52,6 +65,12 @@ static int64_t load_int(enum kn_type type, const void *p, size_t i) {
         return ((const int32_t *)p)[i];
     case KN_INT64:
         return ((const int64_t *)p)[i];
+    case KN_INT16:
+        return ((const int16_t *)p)[i];
+    case KN_UINT16:
+        return ((const uint16_t *)p)[i];
+    case KN_UINT32:
+        return ((const uint32_t *)p)[i];
     default:
         return ((const uint8_t *)p)[i];
     }
@@ -62,8 +81,10 @@ static void store(enum kn_type type, void *p, size_t i, double real, int64_t int
         ((float *)p)[i] = (float)real;
     else if (type == KN_DOUBLE)
         ((double *)p)[i] = real;
-    else if (type == KN_INT32)
+    else if (type == KN_INT32 || type == KN_UINT32)
         ((int32_t *)p)[i] = (int32_t)integer;
+    else if (type == KN_INT16 || type == KN_UINT16)
+        ((int16_t *)p)[i] = (int16_t)integer;
     else if (type == KN_INT64)
         ((int64_t *)p)[i] = integer;
     else
@@ -116,8 +137,8 @@ static int64_t define_power(int64_t p, int64_t q) {
 
     if (q < 0)
         return p == 1 ? 1 : p == -1 ? (q % 2 ? -1 : 1) : 0;
-    for (int64_t i = 0; i < q; i++)
-        value *= (uint64_t)p;
+    for (uint64_t base = (uint64_t)p; q > 0; q /= 2, base *= base)
+        value *= q % 2 ? base : 1;
     return (int64_t)value;
 }
 
@@ -323,6 +344,27 @@ static void the_sign_of_a_remainder_follows_onnx(void **state) {
     assert_memory_equal(y, fmod_want, sizeof(fmod_want));
 }
 
+/* Where the highest bit is set, signed arithmetic would answer otherwise. */
+static void unsigned_numbers_use_all_their_bits(void **state) {
+    const uint64_t a[] = {UINT64_MAX, 7, UINT64_MAX - 1, 0}, b[] = {2, UINT64_MAX, UINT64_MAX, 0};
+    const uint64_t min[] = {2, 7, UINT64_MAX - 1, 0}, mod[] = {1, 7, UINT64_MAX - 1, 0};
+    const uint64_t div[] = {UINT64_MAX / 2, 0, 0, 0};
+    const uint8_t less[] = {0, 1, 1, 0};
+    const struct kn_shape shape = {.rank = 1, .dims = {4}};
+    const int64_t one[] = {1};
+    uint64_t y[4];
+
+    (void)state;
+    kn_binary(KN_MIN, KN_UINT64, &shape, one, one, a, b, y, NULL);
+    assert_memory_equal(y, min, sizeof(min));
+    kn_binary(KN_MOD, KN_UINT64, &shape, one, one, a, b, y, NULL);
+    assert_memory_equal(y, mod, sizeof(mod));
+    kn_binary(KN_DIV, KN_UINT64, &shape, one, one, a, b, y, NULL);
+    assert_memory_equal(y, div, sizeof(div));
+    kn_binary(KN_LESS, KN_UINT64, &shape, one, one, a, b, y, NULL);
+    assert_memory_equal(y, less, sizeof(less));
+}
+
 static void integer_division_never_traps(void **state) {
     const int64_t a[] = {7, INT64_MIN, -7, 7}, b[] = {0, -1, 2, -2},
                   want[] = {0, INT64_MIN, -3, -3};
@@ -340,6 +382,7 @@ int main(void) {
         cmocka_unit_test(every_operation_agrees_with_its_definition_on_broadcast_shapes),
         cmocka_unit_test(operations_that_a_type_does_not_have_are_refused),
         cmocka_unit_test(the_sign_of_a_remainder_follows_onnx),
+        cmocka_unit_test(unsigned_numbers_use_all_their_bits),
         cmocka_unit_test(integer_division_never_traps),
     };
 

@@ -117,7 +117,7 @@ static void functions_that_a_type_does_not_have_are_refused(void **state) {
     assert_int_equal(kn_unary(KN_EXP, KN_INT32, &x, &y, 1), -ENOTSUP);
     assert_int_equal(kn_unary(KN_NOT, KN_FLOAT, &x, &y, 1), -ENOTSUP);
     assert_int_equal(kn_unary(KN_NEG, KN_UINT8, &x, &y, 1), -ENOTSUP);
-    assert_int_equal(kn_unary(KN_ABS, (enum kn_type)10, &x, &y, 1), -ENOTSUP);
+    assert_int_equal(kn_unary(KN_ABS, KN_FLOAT16, &x, &y, 1), -ENOTSUP);
     assert_int_equal(kn_unary(KN_UNARY_COUNT, KN_FLOAT, &x, &y, 1), -ENOTSUP);
 }
 
@@ -156,22 +156,109 @@ static void casts_of_doubles_are_exact_at_the_limits(void **state) {
 }
 
 static void every_pair_of_types_casts_small_numbers(void **state) {
-    static const enum kn_type types[] = {KN_FLOAT, KN_DOUBLE, KN_INT8, KN_UINT8,
-                                         KN_INT32, KN_INT64,  KN_BOOL};
+    static const enum kn_type types[] = {KN_FLOAT,   KN_DOUBLE, KN_INT8,   KN_UINT8,
+                                         KN_INT16,   KN_UINT16, KN_INT32,  KN_UINT32,
+                                         KN_FLOAT16, KN_INT64,  KN_UINT64, KN_BOOL};
+    const size_t count = sizeof(types) / sizeof(types[0]);
     const float x[] = {0, 1, 1, 0, 1};
     double a[5], b[5];
     float y[5];
 
     (void)state;
-    for (size_t i = 0; i < 7; i++)
-        for (size_t j = 0; j < 7; j++) {
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < count; j++) {
             assert_int_equal(kn_cast(KN_FLOAT, types[i], x, a, 5), 0);
             assert_int_equal(kn_cast(types[i], types[j], a, b, 5), 0);
             assert_int_equal(kn_cast(types[j], KN_FLOAT, b, y, 5), 0);
             assert_memory_equal(y, x, sizeof(x));
         }
     assert_int_equal(kn_cast(KN_FLOAT, (enum kn_type)16, x, y, 5), -ENOTSUP);
-    assert_int_equal(kn_cast((enum kn_type)10, KN_FLOAT, x, y, 5), -ENOTSUP);
+    assert_int_equal(kn_cast((enum kn_type)8, KN_FLOAT, x, y, 5), -ENOTSUP);
+}
+
+/* What the bits of a float16 stand for. */
+static double half_value(uint16_t half) {
+    int exponent = half >> 10 & 31, fraction = half & 1023;
+    double value = exponent == 31 ? (fraction ? (double)NAN : (double)INFINITY)
+                   : exponent     ? ldexp(1024 + fraction, exponent - 25)
+                                  : ldexp(fraction, -24);
+
+    return half & 0x8000 ? -value : value;
+}
+
+static void every_float16_widens_exactly_and_comes_back(void **state) {
+    static uint16_t halves[65536], back[65536];
+    static float y[65536];
+    static double z[65536];
+
+    (void)state;
+    for (size_t i = 0; i < 65536; i++)
+        halves[i] = (uint16_t)i;
+    assert_int_equal(kn_cast(KN_FLOAT16, KN_FLOAT, halves, y, 65536), 0);
+    assert_int_equal(kn_cast(KN_FLOAT16, KN_DOUBLE, halves, z, 65536), 0);
+    assert_int_equal(kn_cast(KN_FLOAT, KN_FLOAT16, y, back, 65536), 0);
+    for (size_t i = 0; i < 65536; i++) {
+        double want = half_value((uint16_t)i);
+        if (isnan(want)) {
+            assert_true(isnan(y[i]) && isnan(z[i]));
+            assert_int_equal(back[i], i | 0x200); /* quiet */
+            continue;
+        }
+        assert_true((double)y[i] == want && !signbit(y[i]) == !signbit(want));
+        assert_true(z[i] == want);
+        assert_int_equal(back[i], i);
+    }
+}
+
+/* Between two neighbours, at their middle, and right beside it: all that rounding can meet. */
+static void numbers_round_to_the_nearest_float16_and_halves_to_even(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < 0x7bff; i++) {
+        double low = half_value((uint16_t)i), high = half_value((uint16_t)(i + 1));
+        float middle = (float)((low + high) / 2);
+        double near = nextafter((double)middle, -1.0), far = nextafter((double)middle, 1e9);
+        const float x[] = {nextafterf(middle, -1.0f), middle, nextafterf(middle, 1e9f), -middle};
+        const double z[] = {near, (double)middle, far, -far};
+        unsigned even = i & 1 ? i + 1 : i;
+        uint16_t y[4];
+        kn_cast(KN_FLOAT, KN_FLOAT16, x, y, 4);
+        assert_true(y[0] == i && y[1] == even && y[2] == i + 1 && y[3] == (even | 0x8000));
+        kn_cast(KN_DOUBLE, KN_FLOAT16, z, y, 4);
+        assert_true(y[0] == i && y[1] == even && y[2] == i + 1 && y[3] == ((i + 1) | 0x8000));
+    }
+}
+
+static void what_float16_cannot_hold_is_infinite(void **state) {
+    const float x[] = {65504.0f, 65519.996f, 65520.0f, 1e30f, -INFINITY, 1e-30f, -1e-30f};
+    const uint16_t want[] = {0x7bff, 0x7bff, 0x7c00, 0x7c00, 0xfc00, 0, 0x8000};
+    const int64_t integers[] = {65519, 65520, -1099511627776};
+    const uint16_t want_integers[] = {0x7bff, 0x7c00, 0xfc00};
+    uint16_t y[7];
+
+    (void)state;
+    kn_cast(KN_FLOAT, KN_FLOAT16, x, y, 7);
+    assert_memory_equal(y, want, sizeof(want));
+    kn_cast(KN_INT64, KN_FLOAT16, integers, y, 3);
+    assert_memory_equal(y, want_integers, sizeof(want_integers));
+}
+
+static void casts_saturate_at_unsigned_and_sixteen_bit_limits(void **state) {
+    const float x[] = {-1.0f, 40000.0f, 70000.0f, 5e9f, 1e20f, NAN};
+    const uint16_t want_u16[] = {0, 40000, 65535, 65535, 65535, 0};
+    const int16_t want_i16[] = {-1, 32767, 32767, 32767, 32767, 0};
+    const uint32_t want_u32[] = {0, 40000, 70000, UINT32_MAX, UINT32_MAX, 0};
+    const uint64_t want_u64[] = {0, 40000, 70000, 5000000000u, UINT64_MAX, 0};
+    uint64_t y[6];
+
+    (void)state;
+    kn_cast(KN_FLOAT, KN_UINT16, x, y, 6);
+    assert_memory_equal(y, want_u16, sizeof(want_u16));
+    kn_cast(KN_FLOAT, KN_INT16, x, y, 6);
+    assert_memory_equal(y, want_i16, sizeof(want_i16));
+    kn_cast(KN_FLOAT, KN_UINT32, x, y, 6);
+    assert_memory_equal(y, want_u32, sizeof(want_u32));
+    kn_cast(KN_FLOAT, KN_UINT64, x, y, 6);
+    assert_memory_equal(y, want_u64, sizeof(want_u64));
 }
 
 int main(void) {
@@ -184,6 +271,10 @@ int main(void) {
         cmocka_unit_test(casts_cut_towards_zero_and_saturate),
         cmocka_unit_test(casts_of_doubles_are_exact_at_the_limits),
         cmocka_unit_test(every_pair_of_types_casts_small_numbers),
+        cmocka_unit_test(every_float16_widens_exactly_and_comes_back),
+        cmocka_unit_test(numbers_round_to_the_nearest_float16_and_halves_to_even),
+        cmocka_unit_test(what_float16_cannot_hold_is_infinite),
+        cmocka_unit_test(casts_saturate_at_unsigned_and_sixteen_bit_limits),
     };
 
     return cmocka_run_group_tests(tests, check_setup, check_teardown);

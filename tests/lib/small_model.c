@@ -3,6 +3,7 @@
 #include "onnx.pb-c.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -72,7 +73,8 @@ static int type_of(const char *name) {
     static const struct {
         const char *name;
         int type;
-    } types[] = {{"f32", 1}, {"u8", 2}, {"i32", 6}, {"i64", 7}, {"bool", 9}, {"f64", 11}};
+    } types[] = {{"f32", 1}, {"u8", 2},   {"i8", 3},   {"u16", 4},  {"i16", 5},  {"i32", 6},
+                 {"i64", 7}, {"bool", 9}, {"f16", 10}, {"f64", 11}, {"u32", 12}, {"u64", 13}};
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
         if (strcmp(types[i].name, name) == 0)
             return types[i].type;
@@ -112,6 +114,21 @@ static Onnx__ValueInfoProto *value_info(struct writer *w, const char *name, cons
     return info;
 }
 
+static size_t size_of(int type) {
+    static const size_t sizes[] = {0, 4, 1, 1, 2, 2, 4, 8, 0, 1, 2, 8, 4, 8};
+    return sizes[type];
+}
+
+/* The float16 next to zero from number, which has to be one's size: 2^-14 to 65504, or 0. */
+static uint16_t half_of(double number) {
+    int exponent;
+    double fraction = frexp(fabs(number), &exponent); /* in [0.5, 1) */
+    if (number == 0.0 || exponent < -13)
+        return 0;
+    return (uint16_t)((signbit(number) ? 0x8000 : 0) | (exponent + 14) << 10 |
+                      ((int)(fraction * 2048.0) & 0x3ff));
+}
+
 /* Numbers of a constant, as listed or made up. */
 static void fill(uint8_t *to, int type, const char *name, char *const *listed, size_t i) {
     uint32_t hash = 2166136261U;
@@ -123,17 +140,15 @@ static void fill(uint8_t *to, int type, const char *name, char *const *listed, s
     double number = listed ? strtod(listed[i], NULL) : made;
     float f = (float)number;
     int64_t l = listed ? strtoll(listed[i], NULL, 10) : (int64_t)(made * 10.0);
-    int32_t s = (int32_t)l;
+    uint16_t half = half_of(number);
     if (type == 1)
         memcpy(to, &f, 4);
-    else if (type == 7)
-        memcpy(to, &l, 8);
-    else if (type == 6)
-        memcpy(to, &s, 4);
+    else if (type == 10)
+        memcpy(to, &half, 2);
     else if (type == 11)
         memcpy(to, &number, 8);
     else
-        *to = (uint8_t)l;
+        memcpy(to, &l, size_of(type)); /* little-endian: the low bytes */
 }
 
 static Onnx__TensorProto *constant(struct writer *w, const char *name, const char *type_name,
@@ -141,7 +156,7 @@ static Onnx__TensorProto *constant(struct writer *w, const char *name, const cha
     Onnx__TensorProto *tensor = take(w, sizeof(*tensor));
     onnx__tensor_proto__init(tensor);
     int type = type_of(type_name);
-    size_t size = type == 1 || type == 6 ? 4 : type == 7 || type == 11 ? 8 : 1, count = 1;
+    size_t size = size_of(type), count = 1;
     char *pieces[ITEMS_MAX];
     tensor->name = copy(w, name, strlen(name));
     tensor->has_data_type = 1;

@@ -15,10 +15,14 @@ static void types_have_sizes_and_names(void **state) {
         size_t size;
         const char *name;
     } types[] = {
-        {DTYPE_FLOAT, 4, "float32"},   {DTYPE_UINT8, 1, "uint8"},      {DTYPE_INT8, 1, "int8"},
-        {DTYPE_INT32, 4, "int32"},     {DTYPE_INT64, 8, "int64"},      {DTYPE_BOOL, 1, "bool"},
-        {DTYPE_FLOAT16, 2, "float16"}, {DTYPE_DOUBLE, 8, "float64"},   {DTYPE_NONE, 0, "unknown"},
-        {(enum dtype)8, 0, "unknown"}, {(enum dtype)99, 0, "unknown"},
+        {DTYPE_FLOAT, 4, "float32"},    {DTYPE_UINT8, 1, "uint8"},
+        {DTYPE_INT8, 1, "int8"},        {DTYPE_INT32, 4, "int32"},
+        {DTYPE_INT64, 8, "int64"},      {DTYPE_BOOL, 1, "bool"},
+        {DTYPE_FLOAT16, 2, "float16"},  {DTYPE_DOUBLE, 8, "float64"},
+        {DTYPE_NONE, 0, "unknown"},     {DTYPE_UINT16, 2, "uint16"},
+        {DTYPE_INT16, 2, "int16"},      {DTYPE_UINT32, 4, "uint32"},
+        {DTYPE_UINT64, 8, "uint64"},    {(enum dtype)8, 0, "unknown"},
+        {(enum dtype)99, 0, "unknown"},
     };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         assert_int_equal(dtype_size(types[i].dtype), types[i].size);

@@ -155,6 +155,15 @@ static void initializer_twice(struct onnx_bytes *file) {
     end_model(file);
 }
 
+static void initializer_of_another_type(struct onnx_bytes *file) {
+    begin_small(file);
+    put_value_info(file, GRAPH_INPUT, "w", 1, one_by_two);
+    begin_tensor(file, GRAPH_INITIALIZER, "w", 4, "1");
+    put_bytes(file, TENSOR_RAW_DATA, "12", 2);
+    end_message(file);
+    end_model(file);
+}
+
 static void initializer_computed(struct onnx_bytes *file) {
     begin_small(file);
     put_initializer(file, "y", "1", 1);
@@ -579,6 +588,8 @@ static const struct {
     {output_twice, -EBADMSG, "value \"y\" is defined twice"},
     {output_named_as_input, -EBADMSG, "value \"x\" is defined twice"},
     {initializer_twice, -EBADMSG, "value \"w\" is defined twice"},
+    {initializer_of_another_type, -EBADMSG,
+     "input \"w\" is declared as float, but its initializer is uint16"},
     {initializer_computed, -EBADMSG, "value \"y\" is defined twice"},
     {initializer_without_name, -EBADMSG, "initializer 0 has no name"},
     {input_twice, -EBADMSG, "value \"x\" is defined twice"},
