@@ -105,7 +105,11 @@ void kn_gather(size_t elem_size, size_t outer, size_t axis, size_t inner, const 
     size_t bytes = inner * elem_size;
     char *to = y;
 
-    for (size_t o = 0; o < outer; o++)
+    for (size_t o = 0; o < outer && bytes == sizeof(float); o++) /* the usual: one number each */
+        for (size_t i = 0; i < count; i++, to += sizeof(float))
+            memcpy(to, (const char *)x + (o * axis + (size_t)indices[i]) * sizeof(float),
+                   sizeof(float));
+    for (size_t o = 0; o < outer && bytes != sizeof(float); o++)
         for (size_t i = 0; i < count; i++, to += bytes)
             memcpy(to, (const char *)x + (o * axis + (size_t)indices[i]) * bytes, bytes);
 }

@@ -324,6 +324,97 @@ enum kn_pad_mode { KN_PAD_CONSTANT, KN_PAD_REFLECT, KN_PAD_EDGE, KN_PAD_WRAP };
 void kn_pad(size_t elem_size, enum kn_pad_mode mode, const struct kn_shape *x_shape,
             const int64_t *begin, const int64_t *end, const void *value, const void *x, void *y);
 
+/* y[places[i]] = y[places[i]] op x[i] for count blocks of inner elements; places count in blocks
+ * and were checked. What ScatterElements (inner 1) and ScatterND do to a copy of their input.
+ * Blocks are taken in order: of several at one place the last one stays. -ENOTSUP for a type that
+ * cannot be computed with; KN_SCATTER_NONE takes all. Integers wrap; NaN wins minimum and maximum.
+ */
+enum kn_scatter {
+    KN_SCATTER_NONE,
+    KN_SCATTER_ADD,
+    KN_SCATTER_MUL,
+    KN_SCATTER_MIN,
+    KN_SCATTER_MAX,
+    KN_SCATTER_COUNT,
+};
+int kn_scatter(enum kn_scatter how, enum kn_type type, size_t inner, const int64_t *places,
+               size_t count, const void *x, void *y);
+
+/* y[i] = *value, count elements. */
+void kn_fill(size_t elem_size, const void *value, size_t count, void *y);
+
+/* ---- picking by order, by value
+ * -----------------------------------------------------------------------------------------------
+ */
+
+/* Of equal elements the one in front comes first. NaN counts as larger than everything; -0 is 0. */
+
+/* TopK (1, 10, 11): the k largest (smallest) along the middle of x [outer][axis][inner], the best
+ * first: y and ret_index [outer][k][inner]; k <= axis. scratch: k numbers. -ENOTSUP: type. */
+struct kn_topk {
+    enum kn_type type;
+    size_t outer, axis, inner, k;
+    bool smallest;
+};
+int kn_topk(const struct kn_topk *topk, const void *x, void *y, int64_t *ret_index,
+            int64_t *scratch);
+
+/* ArgMax and ArgMin (1, 11, 12, 13) along the middle of x [outer][axis][inner], axis > 0: y
+ * [outer][inner]. last: of equal elements the last one instead. -ENOTSUP: type. */
+struct kn_arg {
+    enum kn_type type;
+    size_t outer, axis, inner;
+    bool smallest, last;
+};
+int kn_arg(const struct kn_arg *arg, const void *x, int64_t *y);
+
+/* NonZero (9, 13): the places of the `found` elements that are not 0, y [rank][found]. */
+size_t kn_count_nonzero(enum kn_type type, size_t count, const void *x);
+void kn_nonzero(enum kn_type type, const struct kn_shape *shape, const void *x, size_t found,
+                int64_t *y);
+
+/* NonMaxSuppression (10, 11): boxes [batches][boxes][4], scores [batches][classes][boxes], y
+ * [returned number][3]: picture, class, box; at most batches * classes * min(boxes, most). center:
+ * boxes are x and y of the centre, width, height; else two corners, y before x. A box without area
+ * overlaps nothing; a score that is NaN is none. scratch: kn_nms_scratch() bytes, KN_ALIGN aligned.
+ */
+struct kn_nms {
+    int32_t batches, classes, boxes;
+    int64_t most; /* of a class, >= 0 */
+    bool center, has_score;
+    float iou, score; /* more overlap is suppressed; a score must be larger, if has_score */
+};
+size_t kn_nms_scratch(const struct kn_nms *nms);
+size_t kn_nms(const struct kn_nms *nms, const float *boxes, const float *scores, int64_t *y,
+              void *scratch);
+
+/* ---- making numbers
+ * -----------------------------------------------------------------------------------------------
+ */
+
+/* OneHot (9, 11): y [outer][depth][inner] is values[1] at indices [outer][inner], values[0]
+ * elsewhere; negative ones count from the end, others outside are nowhere. */
+void kn_one_hot(size_t elem_size, size_t outer, size_t depth, size_t inner, const int64_t *indices,
+                const void *values, void *y);
+
+/* CumSum (11, 14) along the middle of x [outer][axis][inner]. exclusive: without the element
+ * itself; reverse: from the end. Integers wrap. -ENOTSUP: type. */
+struct kn_cumsum {
+    enum kn_type type;
+    size_t outer, axis, inner;
+    bool exclusive, reverse;
+};
+int kn_cumsum(const struct kn_cumsum *cumsum, const void *x, void *y);
+
+/* Range (11): how many numbers there are before limit (perhaps negative: none; NaN for delta 0 or a
+ * type that is not float, double, int32, int64), and those: start + i * delta. start, limit and
+ * delta point to one element each, perhaps unaligned. */
+double kn_range_count(enum kn_type type, const void *start, const void *limit, const void *delta);
+void kn_range(enum kn_type type, const void *start, const void *delta, size_t count, void *y);
+
+/* EyeLike (9): y [rows][cols] is 0, but *one where column - row == diagonal. */
+void kn_eye(size_t elem_size, size_t rows, size_t cols, int64_t diagonal, const void *one, void *y);
+
 /* ---- resizing
  * -------------------------------------------------------------------------------------------------
  */

@@ -37,10 +37,23 @@ extern const struct op_kind kind_reshape, kind_flatten, kind_squeeze, kind_unsqu
 
 /* move.c */
 extern const struct op_kind kind_transpose, kind_concat, kind_split, kind_slice, kind_pad,
-    kind_expand, kind_tile, kind_gather, kind_depth_to_space, kind_space_to_depth;
+    kind_expand, kind_tile, kind_depth_to_space, kind_space_to_depth;
 
-/* reduce.c; arg: enum kn_reduce; arg of kind_arg: 0 for ArgMax, 1 for ArgMin */
-extern const struct op_kind kind_reduce, kind_arg;
+/* index.c */
+extern const struct op_kind kind_gather, kind_gather_elements, kind_gather_nd,
+    kind_scatter_elements, kind_scatter_nd;
+
+/* reduce.c; arg: enum kn_reduce */
+extern const struct op_kind kind_reduce;
+
+/* topk.c; arg of kind_arg: 0 for ArgMax, 1 for ArgMin */
+extern const struct op_kind kind_topk, kind_arg;
+
+/* nms.c */
+extern const struct op_kind kind_nms, kind_nonzero;
+
+/* generate.c */
+extern const struct op_kind kind_one_hot, kind_cumsum, kind_range, kind_eye;
 
 /* resize.c */
 extern const struct op_kind kind_resize, kind_upsample;

@@ -1,4 +1,4 @@
-/* ReduceMean and its relatives (1, 11, 13, 18), ArgMax and ArgMin (1, 11, 12, 13). */
+/* ReduceMean and its relatives (1, 11, 13, 18, 20). */
 #include "model/ops/kinds.h"
 
 #include <errno.h>
@@ -62,59 +62,3 @@ static int reduce_run(const struct op_args *args) {
 
 const struct op_kind kind_reduce = {
     .plan_size = sizeof(struct reduce_plan), .plan = reduce_plan, .run = reduce_run};
-
-/* ---- ArgMax and ArgMin ---- */
-
-struct arg_plan {
-    size_t outer, axis, inner;
-    bool last; /* of equal ones */
-};
-
-static int arg_plan(struct op_call *call, void *ret) {
-    struct arg_plan *plan = ret;
-    int64_t dims[TENSOR_MAX_RANK];
-    int axis, rank = 0, rc = op_type(call, 0, OP_FLOAT);
-    if (rc == 0)
-        rc = op_axis(call, node_int(call->node, "axis", 0), op_in(call, 0)->rank, &axis);
-    if (rc < 0)
-        return rc;
-    const struct tensor_desc *x = op_in(call, 0);
-    if (x->dims[axis] == 0)
-        return op_fail(call, -ENOTSUP, "nothing to choose from along dimension %d", axis);
-    *plan = (struct arg_plan){.outer = op_product(x, 0, axis),
-                              .axis = (size_t)x->dims[axis],
-                              .inner = op_product(x, axis + 1, x->rank),
-                              .last = node_int(call->node, "select_last_index", 0) != 0};
-    for (int i = 0; i < x->rank; i++) {
-        if (i != axis)
-            dims[rank++] = x->dims[i];
-        else if (node_int(call->node, "keepdims", 1) != 0)
-            dims[rank++] = 1;
-    }
-    return op_set(call, 0, DTYPE_INT64, rank, dims);
-}
-
-static int64_t arg_best(const float *x, const struct arg_plan *plan, bool min) {
-    size_t best = 0;
-    for (size_t i = 1; i < plan->axis; i++) {
-        float a = x[i * plan->inner], b = x[best * plan->inner];
-        bool better = min ? a < b : a > b;
-        if (better || (plan->last && a == b))
-            best = i;
-    }
-    return (int64_t)best;
-}
-
-static int arg_run(const struct op_args *args) {
-    const struct arg_plan *plan = args->plan;
-    const float *x = args->in[0]->data;
-    int64_t *y = args->out[0]->data;
-    for (size_t o = 0; o < plan->outer; o++)
-        for (size_t i = 0; i < plan->inner; i++)
-            y[o * plan->inner + i] =
-                arg_best(x + o * plan->axis * plan->inner + i, plan, args->op->arg != 0);
-    return 0;
-}
-
-const struct op_kind kind_arg = {
-    .plan_size = sizeof(struct arg_plan), .plan = arg_plan, .run = arg_run};

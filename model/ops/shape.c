@@ -236,9 +236,7 @@ static int fill_plan(struct op_call *call, void *ret) {
 
 static int fill_run(const struct op_args *args) {
     const struct fill_plan *plan = args->plan;
-    char *y = args->out[0]->data;
-    for (size_t i = 0, count = op_count(&args->out[0]->desc); i < count; i++)
-        memcpy(y + i * plan->size, plan->value, plan->size);
+    kn_fill(plan->size, plan->value, op_count(&args->out[0]->desc), args->out[0]->data);
     return 0;
 }
 
