@@ -3,6 +3,7 @@
 #include "config/config.h"
 #include "config/sidecar.h"
 #include "plan/plan.h"
+#include "plan/planner.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -174,6 +175,29 @@ static int build_plan(struct err *err) {
     return rc;
 }
 
+/* Three devices, two of a kind, shared stages. */
+static int run_planner(struct err *err) {
+    static const uint64_t cuts[] = {4, 4, 4, 4}, zeros[3];
+    static const double times[] = {3, 9, 3};
+    struct cost_device device = {
+        .layer_us = times, .workers = 1, .send_rate = 9, .receive_rate = 9};
+    struct cost_device devices[] = {device, device, device};
+    struct cost_network network = {.layers = 3,
+                                   .cut_bytes = cuts,
+                                   .weight_bytes = zeros,
+                                   .arena_bytes = zeros,
+                                   .first_cut = 1};
+    struct planner_options options = {.max_replicas = 2};
+    struct planner_result result = {.line = NULL};
+    struct cost *cost = NULL;
+    int rc = cost_new(&network, devices, 3, &cost, err);
+    if (rc == 0)
+        rc = planner_run(cost, &options, &result, err);
+    cost_line_free(result.line);
+    cost_free(cost);
+    return rc;
+}
+
 static int override_config(struct err *err) {
     return config_override(line, "b", "127.0.0.1:9", err);
 }
@@ -209,6 +233,7 @@ static void plan_survives_every_failed_allocation(void **state) {
     assert_int_equal(config_parse(yaml, sizeof(yaml) - 1, "f.yaml", &line, &err), 0);
 
     fail_each_allocation(build_plan);
+    fail_each_allocation(run_planner);
     config_free(line);
 }
 

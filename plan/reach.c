@@ -1,0 +1,580 @@
+#include "plan/reach.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STATES_BYTES_MAX (256u << 20)
+#define GROUPS_MAX       4096u
+#define STEPS_MAX        (UINT64_C(1) << 30) /* states x groups of one decision */
+
+/* ---- kinds and groups --------------------------------------------------------------------------
+ */
+
+/* Sorts the devices behind the ingress into kinds. */
+static int find_kinds(struct reach *reach) {
+    size_t count = cost_devices_count(reach->cost);
+    reach->kinds = calloc(count, sizeof(*reach->kinds));
+    if (!reach->kinds)
+        return -ENOMEM;
+    for (size_t d = 1; d < count; d++) {
+        size_t k = 0;
+        while (k < reach->kinds_count &&
+               !cost_same_kind(reach->cost, reach->kinds[k].devices[0], d))
+            k++;
+        struct reach_kind *kind = &reach->kinds[k];
+        if (k == reach->kinds_count) {
+            kind->devices = calloc(count, sizeof(*kind->devices));
+            if (!kind->devices)
+                return -ENOMEM;
+            reach->kinds_count++;
+        }
+        kind->devices[kind->count++] = d;
+    }
+    return 0;
+}
+
+/* Numbers the states, mixed radix: how many of each kind are used. False when there are too many.
+ */
+static bool count_states(struct reach *reach) {
+    size_t most = STATES_BYTES_MAX / sizeof(uint64_t) / reach->words;
+    reach->states = 1;
+    for (size_t k = 0; k < reach->kinds_count; k++) {
+        reach->kinds[k].stride = reach->states;
+        if (reach->states > most / (reach->kinds[k].count + 1))
+            return false;
+        reach->states *= reach->kinds[k].count + 1;
+    }
+    return true;
+}
+
+/* Adds every group of `size` devices that begins with those in group. Counts only while
+ * reach->groups is NULL. False when there are too many. */
+static bool add_groups(struct reach *reach, struct reach_group *group, size_t size) {
+    if (group->size == size) {
+        if (reach->groups_count == GROUPS_MAX)
+            return false;
+        if (reach->groups)
+            reach->groups[reach->groups_count] = *group;
+        reach->groups_count++;
+        return true;
+    }
+    size_t k = group->size > 0 ? group->kinds[group->size - 1] : 0;
+    for (; k < reach->kinds_count; k++) {
+        size_t taken = 0;
+        for (size_t i = 0; i < group->size; i++)
+            taken += group->kinds[i] == k;
+        if (taken == reach->kinds[k].count)
+            continue;
+        group->kinds[group->size++] = k;
+        group->stride += reach->kinds[k].stride;
+        bool fits = add_groups(reach, group, size);
+        group->stride -= reach->kinds[k].stride;
+        group->size--;
+        if (!fits)
+            return false;
+    }
+    return true;
+}
+
+static bool add_all_groups(struct reach *reach) {
+    struct reach_group group = {.size = 0};
+    reach->groups_count = 0;
+    for (size_t size = 1; size <= reach->max_replicas; size++)
+        if (!add_groups(reach, &group, size))
+            return false;
+    return true;
+}
+
+static int new_window(const struct reach *reach, struct reach_window *window) {
+    window->far = calloc(reach->layers, sizeof(*window->far));
+    window->in = calloc(3 * reach->words, sizeof(*window->in));
+    if (!window->far || !window->in)
+        return -ENOMEM;
+    window->last_in = window->in + reach->words;
+    window->out = window->last_in + reach->words;
+    return 0;
+}
+
+static void free_window(struct reach_window *window) {
+    free(window->far);
+    free(window->in);
+}
+
+static struct reach_window *window_of(const struct reach *reach, size_t kind, size_t replicas) {
+    return &reach->windows[kind * reach->max_replicas + replicas - 1];
+}
+
+/* Groups of one device have their kind's window, the others one of their own. */
+static int make_groups(struct reach *reach) {
+    size_t windows = reach->kinds_count * reach->max_replicas;
+    reach->windows = calloc(windows + 1, sizeof(*reach->windows));
+    reach->groups = calloc(reach->groups_count + 1, sizeof(*reach->groups));
+    if (!reach->windows || !reach->groups)
+        return -ENOMEM;
+    for (size_t i = 0; i < windows; i++)
+        if (new_window(reach, &reach->windows[i]) < 0)
+            return -ENOMEM;
+    add_all_groups(reach);
+    for (size_t g = 0; g < reach->groups_count; g++) {
+        struct reach_group *group = &reach->groups[g];
+        if (group->size == 1)
+            group->window = *window_of(reach, group->kinds[0], 1);
+        else if (new_window(reach, &group->window) < 0)
+            return -ENOMEM;
+    }
+    return new_window(reach, &reach->ingress);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------
+ */
+
+/* far[i]: the last cut to which a device's memory allows a stage from i. It never falls: what fits
+ * still fits without its first layer. */
+static void find_memory_far(const struct cost *cost, size_t device, uint32_t *far) {
+    size_t layers = cost_network(cost)->layers, last = 0;
+    uint64_t memory = cost_device(cost, device)->memory;
+    bool all = cost_memory(cost, device, 0, layers) <= memory;
+    for (size_t i = 0; i < layers; i++) {
+        if (last < i)
+            last = i;
+        while (last < layers && (all || cost_memory(cost, device, i, last + 1) <= memory))
+            last++;
+        far[i] = (uint32_t)last;
+    }
+}
+
+/* ---- work --------------------------------------------------------------------------------------
+ */
+
+/* Layers' times in a unit for all devices: what a bound on unused devices is counted in. */
+static void add_up_work(struct reach *reach) {
+    size_t count = cost_devices_count(reach->cost);
+    for (size_t i = 0; i < reach->layers; i++) {
+        double sum = 0;
+        for (size_t d = 0; d < count; d++)
+            sum += cost_device(reach->cost, d)->layer_us[i];
+        reach->work[i + 1] = reach->work[i] + sum / (double)count;
+    }
+}
+
+/* The most work that a window holds. */
+static double most_work(const struct reach *reach, const struct reach_window *window) {
+    double most = 0;
+    for (size_t i = 0; i < reach->layers; i++) {
+        double work = reach->work[window->far[i]] - reach->work[i];
+        most = work > most ? work : most;
+    }
+    return most;
+}
+
+/* A group's stage is no longer than any member's window, so no longer than their mean: each member
+ * brings its window's share. */
+static void set_most(struct reach *reach, size_t kind) {
+    reach->kinds[kind].most = 0;
+    for (size_t r = 1; r <= reach->max_replicas; r++) {
+        double most = most_work(reach, window_of(reach, kind, r)) / (double)r;
+        if (most > reach->kinds[kind].most)
+            reach->kinds[kind].most = most;
+    }
+}
+
+/* Work that the devices which a state leaves can do at most; a little more, for rounding. */
+static double work_left(const struct reach *reach) {
+    double sum = 0;
+    for (size_t k = 0; k < reach->kinds_count; k++)
+        sum += (double)(reach->kinds[k].count - reach->used[k]) * reach->kinds[k].most;
+    return sum * (1 + 1e-9);
+}
+
+/* ---- making it ---------------------------------------------------------------------------------
+ */
+
+static int fail_size(const struct reach *reach, struct err *err) {
+    return err_set(
+        err, -E2BIG,
+        "%zu devices of %zu different kinds are too many for an exact plan: make more of "
+        "them equal, or name fewer",
+        cost_devices_count(reach->cost), reach->kinds_count);
+}
+
+static int allocate(struct reach *reach) {
+    size_t layers = reach->layers, kinds = reach->kinds_count;
+    reach->memory_far = calloc((kinds + 1) * layers, sizeof(*reach->memory_far));
+    reach->level = calloc(layers, sizeof(*reach->level));
+    reach->previous_wider = calloc(layers, sizeof(*reach->previous_wider));
+    reach->used = calloc(kinds + 1, sizeof(*reach->used));
+    reach->work = calloc(layers + 1, sizeof(*reach->work));
+    reach->reached = calloc(reach->states * reach->words, sizeof(*reach->reached));
+    return reach->memory_far && reach->level && reach->previous_wider && reach->used &&
+                   reach->work && reach->reached
+               ? make_groups(reach)
+               : -ENOMEM;
+}
+
+int reach_new(const struct cost *cost, size_t max_replicas, struct reach **ret_reach,
+              struct err *err) {
+    struct reach *reach = calloc(1, sizeof(*reach));
+    int rc = -ENOMEM;
+    if (!reach)
+        goto fail;
+    reach->cost = cost;
+    reach->layers = cost_network(cost)->layers;
+    reach->words = reach->layers / 64 + 1;
+    reach->max_replicas = max_replicas;
+    if (find_kinds(reach) < 0)
+        goto fail;
+    if (!count_states(reach) || !add_all_groups(reach) ||
+        reach->states > STEPS_MAX / (reach->groups_count + 1)) {
+        rc = fail_size(reach, err);
+        reach_free(reach);
+        return rc;
+    }
+    if (allocate(reach) < 0)
+        goto fail;
+    for (size_t k = 0; k < reach->kinds_count; k++)
+        find_memory_far(cost, reach->kinds[k].devices[0], reach->memory_far + k * reach->layers);
+    add_up_work(reach);
+    find_memory_far(cost, 0, reach->memory_far + reach->kinds_count * reach->layers);
+    *ret_reach = reach;
+    return 0;
+fail:
+    reach_free(reach);
+    return err_set(err, rc, "no memory for a plan");
+}
+
+void reach_free(struct reach *reach) {
+    if (!reach)
+        return;
+    for (size_t g = 0; reach->groups && g < reach->groups_count; g++)
+        if (reach->groups[g].size > 1)
+            free_window(&reach->groups[g].window);
+    for (size_t i = 0; reach->windows && i < reach->kinds_count * reach->max_replicas; i++)
+        free_window(&reach->windows[i]);
+    for (size_t k = 0; k < reach->kinds_count; k++)
+        free(reach->kinds[k].devices);
+    free_window(&reach->ingress);
+    free(reach->windows);
+    free(reach->groups);
+    free(reach->kinds);
+    free(reach->memory_far);
+    free(reach->level);
+    free(reach->previous_wider);
+    free(reach->reached);
+    free(reach->used);
+    free(reach->work);
+    free(reach);
+}
+
+/* ---- windows of a period -----------------------------------------------------------------------
+ */
+
+static void put(uint64_t *set, size_t cut, bool in) {
+    set[cut / 64] |= (uint64_t)in << cut % 64;
+}
+
+/* The window of a device that runs every replicas'th frame. Every comparison is of the very
+ * expression that cost_evaluate() computes, so that a line found keeps the period to the last bit.
+ */
+static void set_window(const struct reach *reach, size_t device, const uint32_t *memory_far,
+                       size_t replicas, double period, struct reach_window *window) {
+    const struct cost_device *at = cost_device(reach->cost, device);
+    const uint64_t *cuts = cost_network(reach->cost)->cut_bytes;
+    double results = (double)cuts[reach->layers], share = (double)replicas;
+    bool is_ingress = device == 0;
+    memset(window->in, 0, 3 * reach->words * sizeof(*window->in));
+    for (size_t i = 0, last = 0; i < reach->layers; i++) {
+        double bytes = (double)cuts[i];
+        last = last < i ? i : last;
+        while (last < memory_far[i] &&
+               cost_time_us(reach->cost, device, i, last + 1) / ((double)at->workers * share) <=
+                   period)
+            last++;
+        window->far[i] = (uint32_t)last;
+        put(window->in, i, (bytes + results) / (at->receive_rate * share) <= period);
+        put(window->last_in, i, bytes / (at->receive_rate * share) <= period);
+        put(window->out, i,
+            (bytes + (is_ingress ? 0 : results)) / (at->send_rate * share) <= period);
+    }
+    window->last_out = results / (at->send_rate * share) <= period;
+}
+
+/* What all members can do. */
+static void combine(const struct reach *reach, struct reach_group *group) {
+    struct reach_window *window = &group->window;
+    for (size_t m = 0; m < group->size; m++) {
+        const struct reach_window *member = window_of(reach, group->kinds[m], group->size);
+        for (size_t i = 0; i < reach->layers; i++)
+            if (m == 0 || member->far[i] < window->far[i])
+                window->far[i] = member->far[i];
+        for (size_t w = 0; w < 3 * reach->words; w++)
+            window->in[w] = m == 0 ? member->in[w] : window->in[w] & member->in[w];
+        window->last_out = (m == 0 || window->last_out) && member->last_out;
+    }
+}
+
+/* Levels: may-start tests compare a cut's bytes with a bound, so for any two cuts one passes all
+ * that the other passes, and the number of tests passed tells which. */
+static void set_levels(struct reach *reach) {
+    size_t windows = reach->kinds_count * reach->max_replicas;
+    for (size_t i = 0; i < reach->layers; i++) {
+        uint32_t level = 0;
+        for (size_t w = 0; w < windows; w++)
+            level += reach_has(reach->windows[w].in, i) + reach_has(reach->windows[w].last_in, i);
+        reach->level[i] = level;
+        uint32_t at = i > 0 ? (uint32_t)(i - 1) : UINT32_MAX;
+        while (at != UINT32_MAX && reach->level[at] <= level)
+            at = reach->previous_wider[at];
+        reach->previous_wider[i] = at;
+    }
+}
+
+void reach_set_period(struct reach *reach, double period_us) {
+    reach->period_us = period_us;
+    for (size_t k = 0; k < reach->kinds_count; k++)
+        for (size_t r = 1; r <= reach->max_replicas; r++)
+            set_window(reach, reach->kinds[k].devices[0], reach->memory_far + k * reach->layers, r,
+                       period_us, window_of(reach, k, r));
+    for (size_t k = 0; k < reach->kinds_count; k++)
+        set_most(reach, k);
+    set_window(reach, 0, reach->memory_far + reach->kinds_count * reach->layers, 1, period_us,
+               &reach->ingress);
+    for (size_t g = 0; g < reach->groups_count; g++) {
+        struct reach_group *group = &reach->groups[g];
+        if (group->size > 1)
+            combine(reach, group);
+        else
+            group->window.last_out = window_of(reach, group->kinds[0], 1)->last_out;
+    }
+    set_levels(reach);
+}
+
+/* ---- the decision ------------------------------------------------------------------------------
+ */
+
+/* Adds the cuts of from that lie in (after, until]. */
+static void add_range(uint64_t *to, const uint64_t *from, size_t after, size_t until) {
+    size_t first = (after + 1) / 64, last = until / 64;
+    for (size_t w = first; w <= last; w++) {
+        uint64_t mask = UINT64_MAX;
+        if (w == first)
+            mask &= UINT64_MAX << (after + 1) % 64;
+        if (w == last)
+            mask &= UINT64_MAX >> (63 - until % 64);
+        to[w] |= from[w] & mask;
+    }
+}
+
+/* The highest cut of set that is not above at, or UINT32_MAX. */
+static uint32_t highest(const uint64_t *set, uint32_t at) {
+    size_t w = at / 64;
+    uint64_t bits = set[w] & UINT64_MAX >> (63 - at % 64);
+    while (!bits) {
+        if (w-- == 0)
+            return UINT32_MAX;
+        bits = set[w];
+    }
+    return (uint32_t)(w * 64 + 63 - (size_t)__builtin_clzll(bits));
+}
+
+/* Drops each cut that a later one of the set replaces: whatever can go on from the earlier, or
+ * passes through cuts between them, can go on from the later one. Returns the highest cut left, or
+ * UINT32_MAX for an empty set. */
+static uint32_t drop_replaced(const struct reach *reach, uint64_t *set) {
+    uint32_t top = highest(set, (uint32_t)reach->layers - 1), at = top;
+    while (at != UINT32_MAX) {
+        uint32_t stop = reach->level[at] ? reach->previous_wider[at] : at;
+        if (!reach->level[at])
+            set[at / 64] &= ~(UINT64_C(1) << at % 64); /* nobody can go on from there */
+        uint32_t next = at > 0 ? highest(set, at - 1) : UINT32_MAX;
+        while (next != UINT32_MAX && reach->level[at] && (stop == UINT32_MAX || next > stop)) {
+            set[next / 64] &= ~(UINT64_C(1) << next % 64);
+            next = next > 0 ? highest(set, next - 1) : UINT32_MAX;
+        }
+        if (at == top && !reach->level[at])
+            top = next;
+        at = next;
+    }
+    return top;
+}
+
+static bool group_fits(const struct reach *reach, const struct reach_group *group) {
+    if (group->size == 1)
+        return reach->used[group->kinds[0]] < reach->kinds[group->kinds[0]].count;
+    for (size_t i = 0, same = 1; i < group->size; i++) {
+        size_t k = group->kinds[i];
+        same = i > 0 && group->kinds[i - 1] == k ? same + 1 : 1;
+        if (reach->used[k] + same > reach->kinds[k].count)
+            return false;
+    }
+    return true;
+}
+
+/* Whether the group can run everything from a cut. */
+static bool ends(const struct reach *reach, const struct reach_window *window, size_t from) {
+    return window->far[from] == reach->layers && window->last_out &&
+           reach_has(window->last_in, from);
+}
+
+/* Where a decision ended: state and cut before the last stage, and who runs that. */
+struct finish {
+    size_t state;
+    uint32_t cut;
+    const struct reach_group *group;
+};
+
+/* Adds what the cuts of a state lead to, but for those from which more work is left than the
+ * devices left can do. True when one leads to the end. */
+static bool expand(struct reach *reach, size_t state, uint32_t top, struct finish *finish) {
+    double least = reach->work[reach->layers] - work_left(reach);
+    const uint64_t *from = reach->reached + state * reach->words;
+    for (size_t g = 0; g < reach->groups_count; g++) {
+        const struct reach_group *group = &reach->groups[g];
+        if (!group_fits(reach, group))
+            continue;
+        const struct reach_window *window = &group->window;
+        uint64_t *to = reach->reached + (state + group->stride) * reach->words;
+        for (uint32_t i = top; i != UINT32_MAX && reach->work[i] >= least;
+             i = i > 0 ? highest(from, i - 1) : UINT32_MAX) {
+            if (ends(reach, window, i)) {
+                *finish = (struct finish){.state = state, .cut = i, .group = group};
+                return true;
+            }
+            size_t far = window->far[i] < reach->layers ? window->far[i] : reach->layers - 1;
+            if (far > i && reach_has(window->in, i))
+                add_range(to, window->out, i, far);
+        }
+    }
+    return false;
+}
+
+/* The next state in reach->used. */
+static void count_on(struct reach *reach) {
+    for (size_t k = 0; k < reach->kinds_count; k++) {
+        if (++reach->used[k] <= reach->kinds[k].count)
+            return;
+        reach->used[k] = 0;
+    }
+}
+
+static void decode_state(struct reach *reach, size_t state) {
+    for (size_t k = 0; k < reach->kinds_count; k++)
+        reach->used[k] = state / reach->kinds[k].stride % (reach->kinds[k].count + 1);
+}
+
+/* The cuts at which the ingress may end its stage. */
+static void start(struct reach *reach) {
+    const struct cost_network *network = cost_network(reach->cost);
+    double results = (double)network->cut_bytes[reach->layers];
+    bool takes_results = results / cost_device(reach->cost, 0)->receive_rate <= reach->period_us;
+    size_t far = reach->ingress.far[0] < reach->layers ? reach->ingress.far[0] : reach->layers - 1;
+    memset(reach->reached, 0, reach->states * reach->words * sizeof(*reach->reached));
+    memset(reach->used, 0, reach->kinds_count * sizeof(*reach->used));
+    if (takes_results && far >= network->first_cut)
+        add_range(reach->reached, reach->ingress.out, network->first_cut - 1, far);
+}
+
+/* Whether a stage of the group leads from some cut of a state to cut `to`. */
+static bool leads_to(const struct reach *reach, const struct reach_group *group, size_t state,
+                     uint32_t to, uint32_t *ret_from) {
+    const uint64_t *set = reach->reached + state * reach->words;
+    const struct reach_window *window = &group->window;
+    if (!reach_has(window->out, to))
+        return false;
+    for (uint32_t i = highest(set, to - 1); i != UINT32_MAX;
+         i = i > 0 ? highest(set, i - 1) : UINT32_MAX) {
+        if (window->far[i] >= to && reach_has(window->in, i)) {
+            *ret_from = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A group that may have been the last to run before state and cut; there is one. That it fits the
+ * smaller state means that adding it carries over no digit, so that it leads to this state. */
+static const struct reach_group *find_before(struct reach *reach, size_t state, uint32_t cut,
+                                             uint32_t *ret_from) {
+    for (size_t g = 0; g < reach->groups_count; g++) {
+        const struct reach_group *group = &reach->groups[g];
+        if (group->stride > state)
+            continue;
+        decode_state(reach, state - group->stride);
+        if (group_fits(reach, group) &&
+            leads_to(reach, group, state - group->stride, cut, ret_from))
+            return group;
+    }
+    return NULL;
+}
+
+/* ---- lines -------------------------------------------------------------------------------------
+ */
+
+struct cost_line *reach_make_line(struct reach *reach, const struct reach_group *const *groups,
+                                  const size_t *cuts, size_t count) {
+    struct cost_line *line = calloc(1, sizeof(*line));
+    if (!line || !(line->stages = calloc(count, sizeof(*line->stages))))
+        goto fail;
+    memset(reach->used, 0, reach->kinds_count * sizeof(*reach->used));
+    for (size_t k = 0; k < count; k++) {
+        struct cost_stage *stage = &line->stages[line->count++];
+        stage->first = k > 0 ? cuts[k - 1] : 0;
+        stage->last = cuts[k];
+        stage->replicas = k > 0 ? groups[k]->size : 1;
+        stage->devices = calloc(stage->replicas, sizeof(*stage->devices));
+        if (!stage->devices)
+            goto fail;
+        for (size_t i = 0; k > 0 && i < stage->replicas; i++) {
+            size_t kind = groups[k]->kinds[i];
+            stage->devices[i] = reach->kinds[kind].devices[reach->used[kind]++];
+        }
+    }
+    cost_evaluate(reach->cost, line);
+    return line;
+fail:
+    cost_line_free(line);
+    return NULL;
+}
+
+/* The stages that led to a finish, found backwards. */
+static int trace(struct reach *reach, const struct finish *finish, struct cost_line **ret_line) {
+    size_t most = cost_devices_count(reach->cost), at = most;
+    const struct reach_group **groups = calloc(most, sizeof(*groups));
+    size_t *cuts = calloc(most, sizeof(*cuts));
+    struct cost_line *line = NULL;
+    if (groups && cuts) {
+        size_t state = finish->state;
+        uint32_t cut = finish->cut;
+        cuts[--at] = reach->layers;
+        groups[at] = finish->group;
+        while (cut > 0) {
+            cuts[--at] = cut;
+            groups[at] = state > 0 ? find_before(reach, state, cut, &cut) : NULL;
+            if (groups[at])
+                state -= groups[at]->stride;
+            else
+                cut = 0;
+        }
+        line = reach_make_line(reach, groups + at, cuts + at, most - at);
+    }
+    free(groups);
+    free(cuts);
+    if (!line)
+        return -ENOMEM;
+    *ret_line = line;
+    return 1;
+}
+
+int reach_find_line(struct reach *reach, struct cost_line **ret_line) {
+    struct finish finish = {.cut = 0};
+    if (reach->ingress.far[0] == reach->layers)
+        return trace(reach, &finish, ret_line);
+    start(reach);
+    for (size_t state = 0; state < reach->states; state++) {
+        uint32_t top = drop_replaced(reach, reach->reached + state * reach->words);
+        if (top != UINT32_MAX && expand(reach, state, top, &finish))
+            return trace(reach, &finish, ret_line);
+        count_on(reach);
+    }
+    return 0;
+}
