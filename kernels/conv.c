@@ -2,10 +2,11 @@
 #include <limits.h>
 
 #include "conv_internal.h"
+#include "simd.h"
 
 /* The first that fits is taken. */
 static const struct kn_conv_algo *const algos[] = {
-    &kn_conv_depthwise, &kn_conv_1x1, &kn_conv_im2col, /* does everything */
+    &kn_conv_depthwise, &kn_conv_1x1, &kn_conv_window, &kn_conv_im2col, /* does everything */
 };
 
 #define TASK_PIXELS 64                /* fewer than any task computes of a larger plane */
@@ -76,7 +77,7 @@ static int check_sizes(const struct kn_conv *conv) {
 }
 
 int kn_conv_plan(const struct kn_conv *conv, int threads, struct kn_conv_plan *ret_plan) {
-    struct kn_conv_plan plan = {.conv = *conv};
+    struct kn_conv_plan plan = {.conv = *conv, .simd = kn_simd()};
     const struct kn_conv_algo *const *algo = algos;
 
     if (threads < 1 || has_contradiction(conv))

@@ -26,6 +26,7 @@ struct kn_conv_algo {
 
 extern const struct kn_conv_algo kn_conv_depthwise;
 extern const struct kn_conv_algo kn_conv_1x1;
+extern const struct kn_conv_algo kn_conv_window;
 extern const struct kn_conv_algo kn_conv_im2col;
 
 /* ---- what the algorithms share (conv_common.c) ---- */

@@ -115,9 +115,10 @@ struct kn_conv {
 struct kn_conv_plan {
     struct kn_conv conv;
     const struct kn_conv_algo *algo; /* internal; kn_conv_algo_name() tells */
+    const struct kn_simd *simd;      /* internal: the instruction set that it is planned for */
     size_t packed_bytes;    /* weights and bias as the algorithm wants them, KN_ALIGN aligned */
     size_t workspace_bytes; /* scratch of one call, for `threads` threads, KN_ALIGN aligned */
-    int panel;              /* internal: columns of one strip */
+    int panel;              /* internal: columns, or strips of columns, that are done at once */
 };
 
 /* Chooses. threads: the most that will ever run it; no part of the choice but workspace_bytes
@@ -125,7 +126,7 @@ struct kn_conv_plan {
  * fit. */
 int kn_conv_plan(const struct kn_conv *conv, int threads, struct kn_conv_plan *ret_plan);
 const char *
-kn_conv_algo_name(const struct kn_conv_plan *plan); /* "im2col", "1x1", "depthwise", ... */
+kn_conv_algo_name(const struct kn_conv_plan *plan); /* "1x1", "window", "depthwise", ... */
 
 /* Writes packed_bytes of weights. w and bias may be unaligned (they lie in a mapped file); bias may
  * be NULL. */

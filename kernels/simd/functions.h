@@ -6,11 +6,26 @@
 #include "../simd.h"
 #include "vec.h"
 
+/* A tile of a product that fits the registers: rows x vectors of sums, the vectors of one step, and
+ * one more. */
+#if VF_REGISTERS == 32
+#define TILE_ROWS    8
+#define TILE_VECTORS 3
+#elif defined(__AVX2__)
+#define TILE_ROWS    4
+#define TILE_VECTORS 3
+#else
+#define TILE_ROWS    4
+#define TILE_VECTORS 2
+#endif
+
 extern const struct kn_simd KN_SIMD(kn_simd_table);
 
 void KN_SIMD(kn_matvec_rows)(const struct kn_matvec *m);
 void KN_SIMD(kn_matvec_columns)(const struct kn_matvec *m);
 void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float *y,
                          ptrdiff_t count);
+void KN_SIMD(kn_multiply_block)(const struct kn_block *block);
+void KN_SIMD(kn_copy_to_strips)(const struct kn_to_strips *copy);
 
 #endif

@@ -1,0 +1,20 @@
+/* What algorithms over packed products share: weights in panels, and the activation at the end of a
+ * block. simd.h has the formats. */
+#ifndef KERNELS_PACKED_H
+#define KERNELS_PACKED_H
+
+#include "simd.h"
+
+/* Floats of [rows][depth] as panels: whole panels. */
+size_t kn_panels_count(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t depth);
+
+/* w [rows][depth], at any address into panels [depth][panel_rows],
+ * one after the other; rows that are missing are 0. */
+void kn_panels_pack(const struct kn_simd *simd, const float *w, ptrdiff_t rows, ptrdiff_t depth,
+                    float *panels);
+
+/* The bounds that stand for an activation: false when it is more than bounds; then they bound
+ * nothing. */
+bool kn_act_bounds(const struct kn_activation *act, float *ret_low, float *ret_high);
+
+#endif

@@ -1,0 +1,228 @@
+/* The product of packed matrices. A tile of y, MR rows by up to NV vectors of columns, is summed in
+ * registers over the whole depth: every step loads NV vectors of b and repeats each of MR numbers
+ * of a. The few columns that do not fill a vector are summed the other way round, a vector being MR
+ * rows. Either way an element is the sum of its products one after the other, first to last, so it
+ * does not matter for the bits which tile it falls into.
+ *
+ * Loop order: panels of a (MR rows) outside, strips of b (NV vectors of columns) inside: a panel
+ * stays in the first cache, the strips of a block in the second.
+ */
+#include "functions.h"
+
+#define MR TILE_ROWS
+#define NV TILE_VECTORS
+#define NR (NV * VF_LANES)
+
+#define INLINED static inline __attribute__((always_inline))
+
+/* MR rows of one column. */
+typedef float vr __attribute__((vector_size(MR * 4)));
+typedef vr vr_unaligned __attribute__((aligned(4), may_alias));
+
+INLINED vr vr_fma(vr a, float b, vr c) {
+#if defined(__AVX512F__)
+    return (vr)_mm256_fmadd_ps((__m256)a, _mm256_set1_ps(b), (__m256)c);
+#elif defined(__AVX2__)
+    return (vr)_mm_fmadd_ps((__m128)a, _mm_set1_ps(b), (__m128)c);
+#elif defined(__aarch64__)
+    union {
+        vr v;
+        float32x4_t half[2];
+    } x = {.v = a}, y = {.v = c};
+    y.half[0] = vfmaq_n_f32(y.half[0], x.half[0], b);
+    y.half[1] = vfmaq_n_f32(y.half[1], x.half[1], b);
+    return y.v;
+#else
+    return (vr)vf_fma((vf)a, vf_set(b), (vf)c);
+#endif
+}
+
+/* One tile's operands and where it goes. */
+struct tile {
+    const struct kn_block *block;
+    const float *a, *b;
+    const float *bias;     /* NULL: y holds what the products are added to */
+    const float *residual; /* NULL: none */
+    float *y;
+    ptrdiff_t rows; /* of y, up to MR */
+    ptrdiff_t tail; /* columns of the last vector, up to VF_LANES */
+};
+
+INLINED vf load_part(const float *p, bool whole, ptrdiff_t count) {
+    return whole ? vf_load(p) : vf_load_n(p, count);
+}
+
+/* A row's vector: what was there before, or bias and residual, and the activation's bounds. */
+INLINED void finish(const struct tile *t, vf sum, int row, int column, bool whole) {
+    ptrdiff_t at = row * t->block->ldy + column;
+
+    if (t->bias) {
+        sum += vf_set(t->bias[row]);
+        if (t->residual)
+            sum += load_part(t->residual + at, whole, t->tail);
+    } else {
+        sum += load_part(t->y + at, whole, t->tail);
+    }
+    sum = vf_min(vf_set(t->block->high), vf_max(vf_set(t->block->low), sum));
+    if (whole)
+        vf_store(t->y + at, sum);
+    else
+        vf_store_n(t->y + at, sum, t->tail);
+}
+
+/* nv vectors of columns; all but the last are whole. */
+INLINED void wide_tile(const struct tile *t, const int nv) {
+    const float *a = t->a, *b = t->b;
+    vf sums[MR][NV] = {0};
+
+    for (ptrdiff_t k = t->block->depth; k > 0; k--, a += MR, b += NR) {
+        vf columns[NV];
+        for (int v = 0; v < nv; v++)
+            columns[v] = vf_load(b + v * VF_LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++) {
+            vf row = vf_set(a[i]);
+            for (int v = 0; v < nv; v++)
+                sums[i][v] = vf_fma(row, columns[v], sums[i][v]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++) {
+        if (i >= t->rows)
+            break;
+        for (int v = 0; v < nv; v++)
+            finish(t, sums[i][v], i, v * VF_LANES, v < nv - 1 || t->tail == VF_LANES);
+    }
+}
+
+static void wide_tile_1(const struct tile *t) {
+    wide_tile(t, 1);
+}
+
+static void wide_tile_2(const struct tile *t) {
+    wide_tile(t, 2);
+}
+
+#if NV == 3
+static void wide_tile_3(const struct tile *t) {
+    wide_tile(t, 3);
+}
+#endif
+
+static void (*const wide_tiles[])(const struct tile *) = {
+    wide_tile_1,
+    wide_tile_2,
+#if NV == 3
+    wide_tile_3,
+#endif
+};
+
+/* Columns that are left: NARROW of them side by side, MR rows each. */
+#define NARROW 4
+
+INLINED void narrow_tile(const struct tile *t, const int columns) {
+    const float *a = t->a, *b = t->b;
+    vr sums[NARROW] = {0};
+
+    for (ptrdiff_t k = t->block->depth; k > 0; k--, a += MR, b += NR) {
+        vr rows = *(const vr_unaligned *)a;
+        for (int j = 0; j < columns; j++)
+            sums[j] = vr_fma(rows, b[j], sums[j]);
+    }
+    for (int j = 0; j < columns; j++)
+        for (int i = 0; i < MR && i < t->rows; i++) {
+            ptrdiff_t at = i * t->block->ldy + j;
+            float sum = sums[j][i];
+            if (t->bias) {
+                sum += t->bias[i];
+                if (t->residual)
+                    sum += t->residual[at];
+            } else {
+                sum += t->y[at];
+            }
+            sum = t->block->low > sum ? t->block->low : sum;
+            t->y[at] = t->block->high < sum ? t->block->high : sum;
+        }
+}
+
+static void narrow_tiles(struct tile *t, ptrdiff_t columns) {
+    for (; columns >= NARROW; columns -= NARROW) {
+        narrow_tile(t, NARROW);
+        t->b += NARROW;
+        t->y += NARROW;
+        if (t->residual)
+            t->residual += NARROW;
+    }
+    if (columns == 3)
+        narrow_tile(t, 3);
+    else if (columns == 2)
+        narrow_tile(t, 2);
+    else if (columns == 1)
+        narrow_tile(t, 1);
+}
+
+/* Columns up to this many are cheaper one by one than as a vector. */
+#define NARROW_MOST (VF_LANES / 2)
+
+/* One panel times one strip of `columns` columns. */
+static void multiply_strip(struct tile *t, ptrdiff_t columns) {
+    ptrdiff_t vectors = columns / VF_LANES, left = columns % VF_LANES;
+
+    t->tail = VF_LANES;
+    if (left > NARROW_MOST) {
+        vectors++;
+        t->tail = left;
+        left = 0;
+    }
+    if (vectors > 0)
+        wide_tiles[vectors - 1](t);
+    if (left > 0) {
+        t->b += vectors * VF_LANES;
+        t->y += vectors * VF_LANES;
+        if (t->residual)
+            t->residual += vectors * VF_LANES;
+        narrow_tiles(t, left);
+    }
+}
+
+void KN_SIMD(kn_multiply_block)(const struct kn_block *block) {
+    for (ptrdiff_t i = 0; i < block->rows; i += MR)
+        for (ptrdiff_t j = 0; j < block->cols; j += NR) {
+            ptrdiff_t at = i * block->ldy + j;
+            struct tile tile = {.block = block,
+                                .a = block->a + i / MR * block->a_stride,
+                                .b = block->b + j / NR * block->b_stride,
+                                .bias = block->bias ? block->bias + i : NULL,
+                                .residual = block->residual ? block->residual + at : NULL,
+                                .y = block->y + at,
+                                .rows = kn_min(MR, block->rows - i)};
+            multiply_strip(&tile, kn_min(NR, block->cols - j));
+        }
+}
+
+/* Columns [pos, pos + count) of one row of b. A vector may write past its end where the strip goes
+ * on: what lies there is written later, or means nothing. */
+INLINED void copy_columns(const float *x, ptrdiff_t count, ptrdiff_t pos, float *b,
+                          ptrdiff_t b_stride) {
+    while (count > 0) {
+        ptrdiff_t column = pos % NR, n = kn_min(NR - column, count);
+        float *to = b + pos / NR * b_stride + column;
+        for (ptrdiff_t i = 0; i < n; i += VF_LANES)
+            if (column + i + VF_LANES <= NR)
+                vf_store(to + i, vf_load(x + i));
+            else
+                vf_store_n(to + i, vf_load(x + i), n - i);
+        x += n;
+        pos += n;
+        count -= n;
+    }
+}
+
+void KN_SIMD(kn_copy_to_strips)(const struct kn_to_strips *copy) {
+    for (ptrdiff_t t = 0; t < copy->taps; t++) {
+        const float *x = copy->x + copy->offsets[t];
+        for (ptrdiff_t r = 0; r < copy->rows; r++)
+            copy_columns(x + r * copy->pitch, copy->cols, copy->pos + r * copy->cols,
+                         copy->b + t * NR, copy->b_stride);
+    }
+}
