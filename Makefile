@@ -40,6 +40,7 @@ INC_model := -I. -I$(BUILD)/gen
 INC_daemon := -I. -I$(BUILD)/gen
 INC_ctl := -I. -I$(BUILD)/gen
 INC_tests := -I. -I$(BUILD)/gen
+INC_bench := -I. -I$(BUILD)/gen
 
 PKG = $(shell pkg-config --libs $(1))
 LIBS_kernels = $(call PKG,openblas) -lm
@@ -143,7 +144,7 @@ SYSTEM_TESTS := $(wildcard tests/system/test_*.py)
 RUN_TESTS = CONVOY_BUILD=$(abspath $(BUILD)) scripts/run-tests --logs $(BUILD)/test-logs $(RUN_TESTS_FLAGS)
 define run_tests =
 	@scripts/install-deps build test
-	+@$(MAKE) --no-print-directory all $(filter-out %.py,$(1))
+	+@$(MAKE) --no-print-directory all $(BUILD)/bench/engine-convoy $(filter-out %.py,$(1))
 	@$(RUN_TESTS) $(1)
 endef
 .PHONY: test test-unit test-integration test-system test-compiled
@@ -171,6 +172,22 @@ $(BUILD)/write-models: $(call objects,tests/models) $(call libs_from,$(CORE))
 .PHONY: models
 models: $(BUILD)/write-models ## Write the well-known networks with random weights to $(BUILD)/models
 	@$(BUILD)/write-models $(BUILD)/models
+
+# The engines of bench/engines, and the peers they are compared with. BENCH_FLAGS go to bench/speed; BENCH_QUICK=1 is a
+# minute with three networks.
+BENCH_ENGINES := $(BUILD)/bench/engine-convoy $(BUILD)/bench/engine-opencv
+$(BUILD)/bench/engine-convoy: $(BUILD)/obj/bench/engines/convoy.o $(call libs_from,ctl $(CORE))
+	@mkdir -p $(@D)
+	$(call say,LD,$@) $(CC) $(LDFLAGS) $^ $(foreach l,ctl $(CORE),$(LIBS_$(l))) -o $@
+$(BUILD)/bench/engine-opencv: bench/engines/opencv.cpp
+	@mkdir -p $(@D)
+	$(call say,C++,$<) $(CXX) -O2 -Wall -Wextra -I/usr/include/opencv4 $< -lopencv_dnn -lopencv_core -o $@
+.PHONY: bench
+bench: ## Compare with ONNX Runtime and OpenCV, engine by engine in turn (installs what it needs)
+	@scripts/install-deps build bench
+	+@$(MAKE) --no-print-directory all models $(BENCH_ENGINES)
+	@bench/install-peers $(BUILD)/bench
+	@CONVOY_BUILD=$(abspath $(BUILD)) bench/speed $(BENCH_FLAGS)
 
 .PHONY: demo
 demo: ## Classify 10,000 real pictures on a line of three daemons (installs what it needs)
@@ -204,7 +221,7 @@ $(FUZZERS:%=fuzz-%): fuzz-%:
 # ---- lint --------------------------------------------------------------------------------------------------------
 # Compiled sources first, so that what is found here is not a plain error. A .tidy or .alone file says that its source
 # was clean; it is made again when its object is, that is when any of its headers changes.
-SOURCES := $(call sources,base kernels proto config plan model daemon ctl tests)
+SOURCES := $(call sources,base kernels proto config plan model daemon ctl tests bench)
 HEADERS := $(sort $(shell find base kernels proto config plan model daemon ctl tests -name '*.h' 2>/dev/null))
 layer_of = $(firstword $(subst /, ,$(1)))
 .PHONY: lint lint-all

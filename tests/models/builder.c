@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OPSET      14
+#define OPSET      14 /* unless builder_set_opset() says otherwise */
 #define NODES_MAX  1000
 #define INPUTS_MAX 8
 #define ATTRS_MAX  8
@@ -23,6 +23,7 @@ struct weight {
 struct builder {
     struct graph *graph;
     uint64_t seed;
+    int opset;
     bool failed;
     struct node *nodes[NODES_MAX];
     size_t nodes_count;
@@ -38,7 +39,12 @@ struct builder *builder_new(uint64_t seed) {
         return NULL;
     }
     builder->seed = seed;
+    builder->opset = OPSET;
     return builder;
+}
+
+void builder_set_opset(struct builder *builder, int opset) {
+    builder->opset = opset;
 }
 
 void builder_free(struct builder *builder) {
@@ -138,7 +144,7 @@ static struct value *add_node(struct builder *builder, const struct node_spec *s
     node->name = graph_strdup(graph, spec->name, strlen(spec->name));
     node->op_type = spec->op;
     node->domain = "";
-    node->opset = OPSET;
+    node->opset = builder->opset;
     node->inputs = graph_alloc(graph, sizeof(spec->inputs));
     node->outputs = graph_alloc(graph, sizeof(struct value *));
     node->attrs = graph_alloc(graph, sizeof(spec->attrs));
@@ -247,6 +253,14 @@ struct value *builder_clip(struct builder *builder, const char *name, struct val
     if (!x)
         return NULL;
     struct tensor_desc scalar = {.dtype = DTYPE_FLOAT};
+    if (builder->opset < 11) {
+        struct node_spec old = {.op = "Clip",
+                                .name = name,
+                                .inputs = {x},
+                                .attrs = {float_attr("min", min), float_attr("max", max)},
+                                .output = x->desc};
+        return add_node(builder, &old);
+    }
     struct node_spec spec = {.op = "Clip",
                              .name = name,
                              .inputs = {x,

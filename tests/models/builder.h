@@ -13,6 +13,10 @@ struct builder;
 struct builder *builder_new(uint64_t seed);
 void builder_free(struct builder *builder);
 
+/* The opset of nodes added from here on, instead of 14. Before 11, Clip has its bounds as
+ * attributes. The caller adds only what is the same there. */
+void builder_set_opset(struct builder *builder, int opset);
+
 /* The graph's input, float32 [1,channels,size,size]. */
 struct value *builder_input(struct builder *builder, const char *name, int channels, int size);
 

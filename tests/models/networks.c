@@ -258,6 +258,7 @@ static struct value *mobilenet_v2(struct builder *b) {
         int expansion, oc, count, stride;
     } stages[] = {{1, 16, 1, 1}, {6, 24, 2, 2},  {6, 32, 3, 2}, {6, 64, 4, 2},
                   {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1}};
+    builder_set_opset(b, 10); /* OpenCV 4.6 takes a Clip without tensors for its bounds only */
     struct value *x = builder_input(b, "input", 3, 224);
     x = conv_bn(b, "stem", 1, x, (struct conv_shape){.oc = 32, .kernel = 3, .stride = 2, .pad = 1},
                 1);
