@@ -67,11 +67,21 @@ bool tensor_desc_same(const struct tensor_desc *a, const struct tensor_desc *b) 
     return true;
 }
 
+bool tensor_desc_fits(const struct tensor_desc *desc, const struct tensor_desc *bound) {
+    if (desc->dtype != bound->dtype || desc->rank != bound->rank)
+        return false;
+    for (int i = 0; i < desc->rank; i++)
+        if (desc->dims[i] != bound->dims[i] &&
+            (!(bound->bounded >> i & 1U) || desc->dims[i] < 0 || desc->dims[i] > bound->dims[i]))
+            return false;
+    return true;
+}
+
 const char *tensor_desc_format(const struct tensor_desc *desc, char *buf, size_t size) {
     int len = snprintf(buf, size, "%s [", dtype_name(desc->dtype));
     for (int i = 0; i < desc->rank && len >= 0 && (size_t)len < size; i++)
-        len += snprintf(buf + len, size - (size_t)len, "%s%lld", i ? "," : "",
-                        (long long)desc->dims[i]);
+        len += snprintf(buf + len, size - (size_t)len, "%s%s%lld", i ? "," : "",
+                        desc->bounded >> i & 1U ? "<=" : "", (long long)desc->dims[i]);
     if (len >= 0 && (size_t)len < size)
         snprintf(buf + len, size - (size_t)len, "]");
     return buf;

@@ -34,6 +34,7 @@ struct tensor_desc {
     enum dtype dtype;
     int rank; /* 0 is a scalar */
     int64_t dims[TENSOR_MAX_RANK];
+    uint8_t bounded; /* bit d: dims[d] is the most it can be; what it is, each frame's data says */
 };
 
 struct tensor {
@@ -58,7 +59,10 @@ int tensor_desc_bytes(const struct tensor_desc *desc, size_t *ret_bytes);
 /* Same element type and shape (names are not compared). */
 bool tensor_desc_same(const struct tensor_desc *a, const struct tensor_desc *b);
 
-/* Writes "float32 [1,64,56,56]" into buf, truncated at size, and returns buf. */
+/* As tensor_desc_same(), but that where bound is bounded, a dimension may be smaller as well. */
+bool tensor_desc_fits(const struct tensor_desc *desc, const struct tensor_desc *bound);
+
+/* Writes "float32 [1,64,<=56,56]" into buf, truncated at size, and returns buf. */
 const char *tensor_desc_format(const struct tensor_desc *desc, char *buf, size_t size);
 
 /* 64-byte aligned memory for bytes of tensor data plus TENSOR_ALIGN bytes of readable tail; not

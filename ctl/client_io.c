@@ -35,6 +35,7 @@ static int copy_descs(Convoy__Tensor *const *wire, size_t count, struct tensor_d
         }
         descs[i].dtype = (enum dtype)wire[i]->dtype;
         descs[i].rank = (int)wire[i]->n_dims;
+        descs[i].bounded = (uint8_t)wire[i]->bounded;
         memcpy(descs[i].dims, wire[i]->dims, wire[i]->n_dims * sizeof(int64_t));
         descs[i].name = strdup(wire[i]->name);
         if (!descs[i].name)

@@ -1,9 +1,16 @@
 #include "model/stage.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+/* A step that is planned in each frame. */
+struct exec_dynamic {
+    struct op_call call; /* in and out are those of exec->tensors */
+    void *plan;          /* this frame's */
+};
 
 struct exec {
     struct stage *stage;
@@ -12,6 +19,10 @@ struct exec {
     struct op_args *args;          /* of each step */
     const struct tensor **in_refs; /* of all steps */
     struct tensor **out_refs;
+    struct exec_dynamic *dynamics;       /* of each step; NULL in a stage without dynamic layers */
+    const struct tensor_desc **in_descs; /* of all dynamic steps */
+    struct tensor_desc **out_descs;
+    char *plans;
     struct kn_threads *threads;
     uint64_t *layer_ns;
     bool profile;
@@ -26,6 +37,10 @@ void exec_free(struct exec *exec) {
     free(exec->args);
     free(exec->in_refs);
     free(exec->out_refs);
+    free(exec->dynamics);
+    free(exec->in_descs);
+    free(exec->out_descs);
+    free(exec->plans);
     free(exec->layer_ns);
     stage_unref(exec->stage);
     free(exec);
@@ -80,6 +95,92 @@ static void bind_step(struct exec *exec, uint32_t s, const struct tensor **in,
         .threads = exec->threads};
 }
 
+/* ---- shapes that depend on data ---- */
+
+#define PLAN_ALIGN      16
+#define PLAN_ROOM(kind) (((kind)->plan_size + PLAN_ALIGN) / PLAN_ALIGN * PLAN_ALIGN)
+
+/* Room to plan the dynamic steps again. Called when every step is bound. */
+static int dynamics_init(struct exec *exec) {
+    const struct stage *stage = exec->stage;
+    size_t ins = 0, outs = 0, plans = 0;
+    for (uint32_t s = 0; s < stage->steps_count; s++) {
+        const struct layer *layer = stage->steps[s].layer;
+        if (!layer->dynamic)
+            continue;
+        ins += layer->in_count;
+        outs += layer->out_count;
+        plans += PLAN_ROOM(layer->op->kind);
+    }
+    if (plans == 0)
+        return 0;
+    exec->dynamics = calloc(stage->steps_count, sizeof(*exec->dynamics));
+    exec->in_descs = calloc(ins + 1, sizeof(*exec->in_descs));
+    exec->out_descs = calloc(outs + 1, sizeof(*exec->out_descs));
+    exec->plans = calloc(1, plans);
+    if (!exec->dynamics || !exec->in_descs || !exec->out_descs || !exec->plans)
+        return -ENOMEM;
+    const struct tensor_desc **in = exec->in_descs;
+    struct tensor_desc **out = exec->out_descs;
+    plans = 0;
+    for (uint32_t s = 0; s < stage->steps_count; s++) {
+        const struct layer *layer = stage->steps[s].layer;
+        struct op_args *args = &exec->args[s];
+        if (!layer->dynamic)
+            continue;
+        exec->dynamics[s].call = (struct op_call){
+            .node = layer->main, .op = layer->op, .in = in, .out = out, .frame = args->in};
+        args->plan = exec->dynamics[s].plan = exec->plans + plans;
+        plans += PLAN_ROOM(layer->op->kind);
+        for (size_t i = 0; i < layer->in_count; i++)
+            *in++ = args->in[i] ? &args->in[i]->desc : NULL;
+        for (size_t i = 0; i < layer->out_count; i++)
+            *out++ = args->out[i] ? &args->out[i]->desc : NULL;
+    }
+    return 0;
+}
+
+/* Whether what was prepared at load, for the bound, does for this frame's plan. */
+static bool is_prepared(const struct exec *exec, uint32_t s) {
+    const struct stage_step *step = &exec->stage->steps[s];
+    struct op_prep prep = {.node = step->layer->main,
+                           .plan = exec->dynamics[s].plan,
+                           .threads = step->prepared->threads};
+    if (!step->layer->op->kind->size)
+        return true;
+    return step->layer->op->kind->size(&prep) == 0 &&
+           prep.workspace_bytes <= step->prepared->workspace_bytes &&
+           (prep.bytes == 0) == (step->prepared->packed == NULL);
+}
+
+/* Plans a step for the shapes that came, within the bounds of which its memory was planned.
+ * *ret_empty: there is nothing to compute. */
+static int plan_step(struct exec *exec, uint32_t s, bool *ret_empty, struct err *err) {
+    const struct layer *layer = exec->stage->steps[s].layer;
+    struct op_call *call = &exec->dynamics[s].call;
+    char is[128], bound[128];
+    memset(exec->dynamics[s].plan, 0, layer->op->kind->plan_size);
+    call->err = err;
+    int rc = layer->op->kind->plan(call, exec->dynamics[s].plan);
+    if (rc < 0)
+        return -EINVAL; /* the data's fault now, not the file's */
+    *ret_empty = true;
+    for (size_t i = 0; i < layer->out_count; i++) {
+        struct tensor_desc *out = call->out[i];
+        if (!out)
+            continue;
+        out->bounded = 0;
+        if (!tensor_desc_fits(out, &layer->out[i]->desc))
+            return err_set(err, -EINVAL, "output %zu would be %s; at most %s was planned", i,
+                           tensor_desc_format(out, is, sizeof(is)),
+                           tensor_desc_format(&layer->out[i]->desc, bound, sizeof(bound)));
+        *ret_empty = *ret_empty && op_count(out) == 0;
+    }
+    if (!*ret_empty && !is_prepared(exec, s))
+        return err_set(err, -EINVAL, "its weights are not prepared for this shape");
+    return 0;
+}
+
 int exec_new(struct stage *stage, struct exec **ret_exec, struct err *err) {
     struct exec *exec = calloc(1, sizeof(*exec));
     if (!exec)
@@ -102,6 +203,10 @@ int exec_new(struct stage *stage, struct exec **ret_exec, struct err *err) {
         bind_step(exec, s, in, out);
         in += stage->steps[s].layer->in_count;
         out += stage->steps[s].layer->out_count;
+    }
+    if (dynamics_init(exec) < 0) {
+        exec_free(exec);
+        return err_set(err, -ENOMEM, "no memory to run a stage");
     }
     *ret_exec = exec;
     return 0;
@@ -127,7 +232,13 @@ static void bind_frame(struct exec *exec, const struct tensor *inputs,
         const struct stage_buffer *buffer = &stage->buffers[stage->slots[i].buffer];
         if (buffer->place == PLACE_INPUT)
             exec->tensors[i].data = inputs[buffer->at].data;
-        else if (buffer->place == PLACE_OUTPUT)
+        if (buffer->place == PLACE_INPUT && stage->slots[i].value->desc.bounded &&
+            i < stage->model->cuts[stage->first].count) {
+            assert(tensor_desc_fits(&inputs[i].desc, &stage->slots[i].value->desc));
+            exec->tensors[i].desc = inputs[i].desc;
+            exec->tensors[i].desc.bounded = 0;
+        }
+        if (buffer->place == PLACE_OUTPUT)
             exec->tensors[i].data = outputs[buffer->at].data;
     }
 }
@@ -150,13 +261,19 @@ static void finish_frame(const struct exec *exec, struct tensor *outputs) {
 static int run_step(struct exec *exec, uint32_t s, struct err *err) {
     const struct stage_step *step = &exec->stage->steps[s];
     struct op_args *args = &exec->args[s];
+    bool empty = false;
+    int rc = step->layer->dynamic ? plan_step(exec, s, &empty, err) : 0;
+    if (rc < 0)
+        return err_prefix(err, rc, "layer '%s'", step->layer->info.name);
+    if (empty)
+        return 0;
     if (step->layer->view) {
         if (step->copies)
             copy_tensor(args->in[0], args->out[0]);
         return 0;
     }
     args->err = err;
-    int rc = step->layer->op->kind->run(args);
+    rc = step->layer->op->kind->run(args);
     return rc < 0 ? err_prefix(err, rc, "layer '%s'", step->layer->info.name) : 0;
 }
 

@@ -233,6 +233,7 @@ static int make_value_info(struct export *export, const struct tensor_desc *desc
         Onnx__TensorShapeProto shape;
         Onnx__TensorShapeProto__Dimension dims[TENSOR_MAX_RANK];
         Onnx__TensorShapeProto__Dimension *dims_list[TENSOR_MAX_RANK];
+        char bounds[TENSOR_MAX_RANK][24];
     } *memory = graph_alloc(export->scratch, sizeof(*memory));
     if (!memory)
         return no_memory(export);
@@ -249,8 +250,14 @@ static int make_value_info(struct export *export, const struct tensor_desc *desc
         memory->tensor.shape = &memory->shape;
     for (int i = 0; i < desc->rank; i++) {
         onnx__tensor_shape_proto__dimension__init(&memory->dims[i]);
-        memory->dims[i].has_dim_value = desc->dims[i] >= 0;
-        memory->dims[i].dim_value = desc->dims[i];
+        if (desc->bounded >> i & 1U) { /* infer.c knows this form */
+            snprintf(memory->bounds[i], sizeof(memory->bounds[i]), "<=%lld",
+                     (long long)desc->dims[i]);
+            memory->dims[i].dim_param = memory->bounds[i];
+        } else {
+            memory->dims[i].has_dim_value = desc->dims[i] >= 0;
+            memory->dims[i].dim_value = desc->dims[i];
+        }
         memory->dims_list[i] = &memory->dims[i];
         memory->shape.n_dim++;
     }

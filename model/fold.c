@@ -199,6 +199,9 @@ static void keep_outputs(struct fold *fold, const struct node *node, struct eval
             continue;
         item->buffer = e->out[i].data;
         item->constant.data = item->buffer;
+        item->constant.desc = e->out[i].desc; /* its shape may be among the numbers */
+        item->constant.desc.bounded = 0;
+        item->constant.bytes = op_count(&e->out[i].desc) * dtype_size(e->out[i].desc.dtype);
         fold->held += item->constant.bytes;
         e->out[i].data = NULL;
     }

@@ -67,6 +67,10 @@ struct value {
     struct tensor_desc desc;
     const char *dim_names[TENSOR_MAX_RANK];
 
+    /* Numbers that are computed from shapes which depend on data: the least and the most that each
+     * can be, dense, of desc's type (bounds.c). NULL: nothing is known. */
+    const void *least, *most;
+
     /* Filled by graph_link(). */
     struct node **consumers; /* each consuming node once per use */
     size_t consumers_count;

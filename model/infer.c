@@ -1,8 +1,9 @@
 /* Static shape inference: dimensions of inputs are bound once, then every node is planned in
  * order. After it every value has its type and shape, and constants are marked. */
-#include "model/net.h"
+#include "model/bounds.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct model_dim *find_dim(const struct model_options *options, const char *name) {
@@ -12,12 +13,25 @@ static const struct model_dim *find_dim(const struct model_options *options, con
     return NULL;
 }
 
+/* A dimension that is named "<=100" depends on data: it has that bound. So are inputs written whose
+ * shapes an earlier part of the model finds (export.c). */
+static bool is_bound(const char *name, int64_t *ret) {
+    char *end;
+    if (!name || strncmp(name, "<=", 2) != 0 || name[2] < '0' || name[2] > '9')
+        return false;
+    errno = 0;
+    *ret = strtoll(name + 2, &end, 10);
+    return *end == '\0' && errno == 0;
+}
+
 /* The value of dimension d of an input: as declared, as the user says, or 1 where it is first. */
-static int bind_dim(const struct value *input, int d, const struct model_options *options,
-                    int64_t *ret, struct err *err) {
+static int bind_dim(struct value *input, int d, const struct model_options *options, int64_t *ret,
+                    struct err *err) {
     const char *name = input->dim_names[d];
     *ret = input->desc.dims[d];
-    if (*ret < 0) {
+    if (*ret < 0 && is_bound(name, ret)) {
+        input->desc.bounded |= (uint8_t)(1U << d);
+    } else if (*ret < 0) {
         const struct model_dim *dim = find_dim(options, name);
         if (!dim)
             dim = find_dim(options, "*");
@@ -58,7 +72,7 @@ static int bind_input(struct value *input, const struct model_options *options, 
 /* Whether everything that the node reads is known at load. */
 static bool reads_constants(const struct node *node, const struct op *op) {
     if (op->kind->flags & OP_SHAPE)
-        return true;
+        return node->inputs[0]->desc.bounded == 0;
     for (size_t i = 0; i < node->inputs_count; i++)
         if (node->inputs[i] && !node->inputs[i]->constant)
             return false;
@@ -84,19 +98,86 @@ static int mark_constant(struct model *model, const struct node *node, struct ne
     return 0;
 }
 
+/* A node of constants whose result's shape is in its numbers: it is computed now, once. */
+static int settle_shapes(struct model *model, const struct node *node, struct err *err) {
+    for (size_t i = 0; i < node->outputs_count; i++) {
+        struct value *value = node->outputs[i];
+        const struct constant *constant;
+        if (!value || value->desc.bounded == 0)
+            continue;
+        int rc = fold_numbers(model->fold, value, &constant, err);
+        if (rc < 0)
+            return rc;
+        memcpy(value->desc.dims, constant->desc.dims, sizeof(value->desc.dims));
+        value->desc.bounded = 0;
+    }
+    return 0;
+}
+
+/* Descriptions of what the node reads and makes, for its plan(). */
+static int call_init(struct op_call *call, struct model *model, const struct node *node) {
+    const struct tensor_desc **in =
+        graph_alloc(model->graph, (node->inputs_count + 1) * sizeof(*in));
+    struct tensor_desc **out = graph_alloc(model->graph, (node->outputs_count + 1) * sizeof(*out));
+    if (!in || !out)
+        return -ENOMEM;
+    for (size_t i = 0; i < node->inputs_count; i++)
+        in[i] = node->inputs[i] ? &node->inputs[i]->desc : NULL;
+    for (size_t i = 0; i < node->outputs_count; i++) {
+        if (!node->outputs[i])
+            continue;
+        out[i] = &node->outputs[i]->desc;
+        *out[i] = (struct tensor_desc){.name = node->outputs[i]->name, .dtype = DTYPE_NONE};
+    }
+    call->in = in;
+    call->out = out;
+    return 0;
+}
+
+static bool any_bounded(const struct tensor_desc *const *descs, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (descs[i] && descs[i]->bounded)
+            return true;
+    return false;
+}
+
+/* Its shapes depend on data: for which dimensions, and whether the operator can do with that. */
+static int infer_dynamic(const struct op_call *call, struct net_node *known) {
+    const struct node *node = call->node;
+    bool reads = any_bounded(call->in, node->inputs_count);
+    if (reads || call->inexact) {
+        int rc = bounds_mark(call);
+        if (rc < 0)
+            return rc;
+    }
+    known->dynamic = reads || call->inexact ||
+                     any_bounded((const struct tensor_desc *const *)call->out, node->outputs_count);
+    /* Joining bytes is for shapes that stay: an Expand that is a view of five elements of five is
+     * none of five elements of one. */
+    if (known->dynamic && known->op->kind->run)
+        known->view = false;
+    if (!reads || !known->op->kind->pack)
+        return 0;
+    for (size_t i = 0; i < node->inputs_count; i++)
+        if (call->in[i] &&
+            (call->in[i]->bounded & ~(i == 0 && known->op->kind->flags & OP_ROWS ? 1U : 0U)))
+            return op_fail(call, -ENOTSUP,
+                           "dimensions of input %zu ('%s') depend on data; that is supported for "
+                           "the first dimension of %s",
+                           i, node->inputs[i]->name,
+                           known->op->kind->flags & OP_ROWS ? "input 0 only" : "no input");
+    return 0;
+}
+
 static int infer_node(struct model *model, struct node *node, struct err *err) {
     struct net_node *known = &model->nodes[node->index];
     int rc = op_find(node, &known->op, err);
     if (rc < 0)
         return rc;
-    known->plan = graph_alloc(model->graph, known->op->kind->plan_size + 1);
-    if (!known->plan)
-        return err_set(err, -ENOMEM, "no memory for node '%s'", node->name);
-    for (size_t i = 0; i < node->outputs_count; i++)
-        if (node->outputs[i])
-            node->outputs[i]->desc =
-                (struct tensor_desc){.name = node->outputs[i]->name, .dtype = DTYPE_NONE};
     struct op_call call = {.node = node, .op = known->op, .fold = model->fold, .err = err};
+    known->plan = graph_alloc(model->graph, known->op->kind->plan_size + 1);
+    if (!known->plan || call_init(&call, model, node) < 0)
+        return err_set(err, -ENOMEM, "no memory for node '%s'", node->name);
     rc = known->op->kind->plan(&call, known->plan);
     if (rc < 0)
         return rc;
@@ -104,7 +185,12 @@ static int infer_node(struct model *model, struct node *node, struct err *err) {
     for (size_t i = 0; i < node->outputs_count; i++)
         if (node->outputs[i] && node->outputs[i]->desc.dtype == DTYPE_NONE)
             return op_fail(&call, -ENOTSUP, "output %zu is not supported", i);
-    return reads_constants(node, known->op) ? mark_constant(model, node, known) : 0;
+    if (reads_constants(node, known->op)) {
+        rc = mark_constant(model, node, known);
+        return rc < 0 ? rc : settle_shapes(model, node, err);
+    }
+    rc = infer_dynamic(&call, known);
+    return rc < 0 ? rc : bounds_compute(model, node, err);
 }
 
 /* Initializers: the description is the data's. */

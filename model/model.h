@@ -114,11 +114,12 @@ struct exec;
 int exec_new(struct stage *stage, struct exec **ret_exec, struct err *err);
 void exec_free(struct exec *exec);
 
-/* Runs one frame. inputs: one tensor per stage input, dense, desc as stage_inputs() says, data
+/* Runs one frame. inputs: one tensor per stage input, dense, desc as stage_inputs() says (where a
+ * dimension is bounded there, desc says what it is; elsewhere desc is not looked at), data
  * TENSOR_ALIGN aligned and readable TENSOR_ALIGN bytes past its end, the caller's, not written.
  * outputs: data of each output with source -1 points to room for it (TENSOR_ALIGN aligned, not
  * overlapping anything); the others' data is set to the input's. desc of every output is filled in
- * (a data-dependent shape may be smaller than stage_outputs() says). No allocation after the first
+ * (where stage_outputs() has a bounded dimension, with what it is). No allocation after the first
  * call. 0, or -EINVAL with a sentence where the data itself is impossible (an index out of range).
  */
 int exec_run(struct exec *exec, const struct tensor *inputs, struct tensor *outputs,

@@ -21,6 +21,7 @@ struct net_node {
     bool view;     /* output 0 is input 0's bytes */
     bool constant; /* all outputs are constants: computed on demand, no layer */
     bool dropped;  /* consumers read its input instead */
+    bool dynamic;  /* what it makes has a shape that depends on data: planned again in each frame */
     struct layer *layer;
 };
 
@@ -32,6 +33,7 @@ struct layer {
     struct node *main; /* the operator that run() executes */
     void *plan;
     bool view;
+    bool dynamic;        /* planned again in each frame; never joined with others */
     struct node **nodes; /* all of them, in executable order; the last one names the layer */
     size_t nodes_count;
     struct value **in; /* as main's inputs, after fusion */

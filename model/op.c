@@ -148,14 +148,17 @@ static struct value *input_value(const struct op_call *call, size_t i) {
 }
 
 const struct tensor_desc *op_in(const struct op_call *call, size_t i) {
-    const struct value *value = input_value(call, i);
-    return value ? &value->desc : NULL;
+    return i < call->node->inputs_count ? call->in[i] : NULL;
 }
 
 struct tensor_desc *op_out(const struct op_call *call, size_t i) {
-    if (i >= call->node->outputs_count || !call->node->outputs[i])
-        return NULL;
-    return &call->node->outputs[i]->desc;
+    return i < call->node->outputs_count ? call->out[i] : NULL;
+}
+
+void op_set_bound(const struct op_call *call, size_t i, int d) {
+    struct tensor_desc *out = op_out(call, i);
+    if (out && d < out->rank)
+        out->bounded |= (uint8_t)(1U << d);
 }
 
 int op_set(const struct op_call *call, size_t i, enum dtype dtype, int rank, const int64_t *dims) {
@@ -215,37 +218,65 @@ bool op_constant(const struct op_call *call, size_t i) {
     return value && value->constant;
 }
 
-/* Fetches constant input i with at most max elements; *ret is NULL where it is absent. */
-static int constant_input(const struct op_call *call, size_t i, size_t max,
-                          const struct constant **ret) {
-    struct value *value = input_value(call, i);
-    *ret = NULL;
-    if (!value)
-        return 0;
-    if (!value->constant)
-        return op_fail(call, -ENOTSUP, "input %zu ('%s') must be known when the model is loaded", i,
-                       value->name);
-    if (op_count(&value->desc) > max)
-        return op_fail(call, -EBADMSG, "input %zu ('%s') has %zu elements; at most %zu make sense",
-                       i, value->name, op_count(&value->desc), max);
-    return fold_numbers(call->fold, value, ret, call->err);
+bool op_known(const struct op_call *call, size_t i) {
+    return op_constant(call, i) || (call->frame && op_in(call, i));
 }
 
-int op_ints(const struct op_call *call, size_t i, int64_t *ret, size_t max, size_t *ret_count) {
+bool op_bounded(const struct op_call *call, size_t i) {
+    const struct value *value = input_value(call, i);
+    return op_known(call, i) || (value && value->least);
+}
+
+/* Where the numbers of input i are, at most max of them; *ret is NULL where it is absent. The
+ * description is that of op_in(). */
+static int find_numbers(const struct op_call *call, size_t i, size_t max, bool sizes,
+                        const void **ret) {
+    struct value *value = input_value(call, i);
     const struct constant *constant;
-    int rc = constant_input(call, i, max, &constant);
+    *ret = NULL;
+    if (!value || !op_in(call, i))
+        return 0;
+    if (!op_known(call, i) && !(sizes && value->least))
+        return op_fail(call, -ENOTSUP, "input %zu ('%s') must be known when the model is loaded", i,
+                       value->name);
+    if (op_count(op_in(call, i)) > max)
+        return op_fail(call, -EBADMSG, "input %zu ('%s') has %zu elements; at most %zu make sense",
+                       i, value->name, op_count(op_in(call, i)), max);
+    if (call->frame) {
+        *ret = call->frame[i]->data;
+        return *ret ? 0 : op_fail(call, -ENOTSUP, "input %zu is too large to be planned with", i);
+    }
+    if (!value->constant) {
+        *ret = call->least ? value->least : value->most;
+        return 0;
+    }
+    int rc = fold_numbers(call->fold, value, &constant, call->err);
+    if (rc == 0)
+        *ret = constant->data;
+    return rc;
+}
+
+int op_numbers(const struct op_call *call, size_t i, size_t max, const void **ret) {
+    return find_numbers(call, i, max, false, ret);
+}
+
+static int read_ints(const struct op_call *call, size_t i, size_t max, bool sizes, int64_t *ret,
+                     size_t *ret_count) {
+    const void *data;
+    int rc = find_numbers(call, i, max, sizes, &data);
     if (rc < 0)
         return rc;
     *ret_count = 0;
-    if (!constant)
+    if (!data)
         return 0;
-    size_t count = op_count(&constant->desc);
+    const struct tensor_desc *desc = op_in(call, i);
+    size_t count = op_count(desc);
     for (size_t k = 0; k < count; k++) {
-        if (constant->desc.dtype == DTYPE_INT64) {
-            memcpy(&ret[k], (const char *)constant->data + 8 * k, 8);
-        } else if (constant->desc.dtype == DTYPE_INT32) {
+        if (desc->dtype == DTYPE_INT64) {
+            memcpy(&ret[k], (const char *)data + 8 * k, 8);
+        } else if (desc->dtype == DTYPE_INT32) {
             int32_t small;
-            memcpy(&small, (const char *)constant->data + 4 * k, 4);
+            memcpy(&small, (const char *)data + 4 * k, 4);
             ret[k] = small;
         } else {
             return op_fail(call, -EBADMSG, "input %zu must be integers", i);
@@ -255,18 +286,31 @@ int op_ints(const struct op_call *call, size_t i, int64_t *ret, size_t max, size
     return 0;
 }
 
+int op_ints(const struct op_call *call, size_t i, int64_t *ret, size_t max, size_t *ret_count) {
+    return read_ints(call, i, max, false, ret, ret_count);
+}
+
+int op_sizes(struct op_call *call, size_t i, int64_t *ret, size_t max, size_t *ret_count) {
+    const struct value *value = input_value(call, i);
+    if (!op_known(call, i) && value && value->least &&
+        memcmp(value->least, value->most,
+               op_count(op_in(call, i)) * dtype_size(op_in(call, i)->dtype)) != 0)
+        call->inexact = true;
+    return read_ints(call, i, max, true, ret, ret_count);
+}
+
 int op_floats(const struct op_call *call, size_t i, float *ret, size_t max, size_t *ret_count) {
-    const struct constant *constant;
-    int rc = constant_input(call, i, max, &constant);
+    const void *data;
+    int rc = find_numbers(call, i, max, false, &data);
     if (rc < 0)
         return rc;
     *ret_count = 0;
-    if (!constant)
+    if (!data)
         return 0;
-    if (constant->desc.dtype != DTYPE_FLOAT)
+    if (op_in(call, i)->dtype != DTYPE_FLOAT)
         return op_fail(call, -ENOTSUP, "input %zu must be float32", i);
-    *ret_count = op_count(&constant->desc);
-    memcpy(ret, constant->data, *ret_count * sizeof(float));
+    *ret_count = op_count(op_in(call, i));
+    memcpy(ret, data, *ret_count * sizeof(float));
     return 0;
 }
 

@@ -1,9 +1,16 @@
 /* Operators: what the table in ops.c says about each, and what its functions get.
  *
  * The way of a node: plan() checks every number the file gave for it and fills in the outputs'
- * descriptions and the operator's own plan (infer.c calls it once, at load); size() and pack()
+ * descriptions and the operator's own plan (infer.c calls it, at load); size() and pack()
  * prepare weights where a layer runs (stage.c); run() computes (exec.c, or fold.c for constants).
  * Nothing later than plan() fails because of the file.
+ *
+ * Shapes that depend on data: at load, plan() sets a dimension to the most that it can be, and
+ * op_set_bound() says so; memory is planned for that. run() writes what it is to the output's desc.
+ * Nodes that read such a tensor, or whose sizes are computed from its shape (op_sizes()), are
+ * planned for the bound at load, and again in each frame for the shapes that came (exec.c), into
+ * memory of the executor. So plan() allocates nothing, reads descriptions with op_in(), numbers
+ * with op_ints() and its kin, and keeps no pointer to either.
  */
 #ifndef CONVOY_MODEL_OP_H
 #define CONVOY_MODEL_OP_H
@@ -17,12 +24,17 @@
 
 struct fold;
 
-/* A node at load. Input and output descriptions are those of its values. */
+/* A node that is planned. */
 struct op_call {
     const struct node *node;
     const struct op *op;
-    struct fold *fold; /* gives the numbers of constant inputs */
-    bool view;         /* set by plan(): output 0 is input 0's bytes, perhaps in another shape */
+    const struct tensor_desc *const *in; /* as many as the node has; NULL where absent */
+    struct tensor_desc *const *out;
+    struct fold *fold;                 /* at load: gives the numbers of constant inputs */
+    const struct tensor *const *frame; /* while a frame runs: the inputs; NULL at load */
+    bool least;   /* at load, for the least that bounded dimensions can be: what of out depends? */
+    bool inexact; /* set by op_sizes(): out depends on numbers that are bounds */
+    bool view;    /* set by plan(): output 0 is input 0's bytes, perhaps in another shape */
     struct err *err;
 };
 
@@ -68,6 +80,7 @@ enum op_flags {
     OP_RESIDUAL = 8, /* run() adds residual */
     OP_DROP = 16,    /* has no effect on out[0]: may be removed where nothing else is used */
     OP_SHAPE = 32,   /* needs the shape of its input only: constant as soon as that is known */
+    OP_ROWS = 64,    /* what pack() writes does not depend on the first dimension of in[0] */
 };
 
 /* The functions that several operators may share. */
@@ -115,6 +128,10 @@ struct tensor_desc *op_out(const struct op_call *call, size_t i);
  * -ENOTSUP for a tensor over OP_TENSOR_BYTES_MAX. */
 int op_set(const struct op_call *call, size_t i, enum dtype dtype, int rank, const int64_t *dims);
 
+/* Dimension d of output i, as op_set() was told it, is the most it can be: run() writes what it is
+ * to args->out[i]->desc.dims. */
+void op_set_bound(const struct op_call *call, size_t i, int d);
+
 #define OP_TYPE(dtype) (1U << (dtype))
 #define OP_FLOAT       OP_TYPE(DTYPE_FLOAT)
 #define OP_NUMBERS                                                                                 \
@@ -135,10 +152,25 @@ int op_axis(const struct op_call *call, int64_t axis, int rank, int *ret_axis);
 /* Whether input i is there and its numbers are known at load. */
 bool op_constant(const struct op_call *call, size_t i);
 
-/* The numbers of constant input i, at most max. -ENOTSUP when they are not known at load. Absent:
+/* Whether op_ints() and op_floats() can say what input i is: it is constant, or a frame is running.
+ */
+bool op_known(const struct op_call *call, size_t i);
+
+/* The numbers of input i, at most max. -ENOTSUP at load when they are not known then. Absent:
  * *ret_count is 0. */
+int op_numbers(const struct op_call *call, size_t i, size_t max,
+               const void **ret); /* as they lie, perhaps unaligned; absent: *ret is NULL */
 int op_ints(const struct op_call *call, size_t i, int64_t *ret, size_t max, size_t *ret_count);
 int op_floats(const struct op_call *call, size_t i, float *ret, size_t max, size_t *ret_count);
+
+/* As op_ints(), of numbers that output dimensions are made of and grow with. Where they are
+ * computed from shapes that depend on data, they are at load the most that they can be (or the
+ * least; then infer.c marks the outputs' dimensions that differ). -ENOTSUP where no bound is known
+ * either. */
+int op_sizes(struct op_call *call, size_t i, int64_t *ret, size_t max, size_t *ret_count);
+
+/* Whether op_sizes() can say something of input i. */
+bool op_bounded(const struct op_call *call, size_t i);
 
 /* A list given as attribute name (opset < since) or as input i: axes and the like. ret_given is
  * false when neither is there. */

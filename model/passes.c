@@ -15,7 +15,9 @@
 #include <string.h>
 
 struct layer *passes_producer(const struct model *model, const struct value *value) {
-    return value->producer && !value->constant ? model->nodes[value->producer->index].layer : NULL;
+    struct layer *layer =
+        value->producer && !value->constant ? model->nodes[value->producer->index].layer : NULL;
+    return layer && !layer->dynamic ? layer : NULL;
 }
 
 bool passes_private(const struct model *model, const struct value *value,
@@ -89,6 +91,7 @@ static struct layer *layer_new(struct model *model, struct node *node) {
     layer->main = node;
     layer->plan = known->plan;
     layer->view = known->view;
+    layer->dynamic = known->dynamic;
     layer->nodes[layer->nodes_count++] = node;
     layer->in_count = node->inputs_count;
     layer->out_count = node->outputs_count;
@@ -303,7 +306,7 @@ static int join_activation(struct model *model, struct layer *layer) {
 
 static int each_layer(struct model *model, int (*join)(struct model *, struct layer *)) {
     for (size_t i = 0; i < model->layers_count; i++) {
-        if (model->layers[i]->nodes_count == 0)
+        if (model->layers[i]->nodes_count == 0 || model->layers[i]->dynamic)
             continue;
         int rc = join(model, model->layers[i]);
         if (rc < 0)

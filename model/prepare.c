@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PLANNED_BYTES_MAX (64U << 10U) /* larger constants are no shapes, axes or bounds */
+
 static int ask_size(const struct layer *layer, int threads, struct op_prep *ret, struct err *err) {
     *ret = (struct op_prep){.node = layer->main,
                             .plan = layer->plan,
@@ -18,10 +20,13 @@ static int ask_size(const struct layer *layer, int threads, struct op_prep *ret,
                   : 0;
 }
 
-/* Whether run() reads the constant input i itself. */
+/* Whether run() reads the constant input i itself, or plan(), in each frame. */
 static bool is_direct(const struct layer *layer, const struct op_prep *prep, size_t i) {
     const struct value *value = layer->in[i];
-    return value && value->constant && !(i < 32 && (prep->absorbed >> i & 1U));
+    if (!value || !value->constant)
+        return false;
+    return !(i < 32 && (prep->absorbed >> i & 1U)) ||
+           (layer->dynamic && value->constant->bytes <= PLANNED_BYTES_MAX);
 }
 
 static size_t direct_bytes(const struct layer *layer, const struct op_prep *prep) {

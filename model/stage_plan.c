@@ -127,7 +127,7 @@ static void buffer_add(struct stage *stage, uint32_t slot, uint32_t step) {
 static bool may_overwrite(struct stage *stage, uint32_t s, uint32_t slot, size_t but,
                           bool as_residual) {
     const struct stage_step *step = &stage->steps[s];
-    if (slot == STAGE_NONE || step->out[0] == STAGE_NONE)
+    if (slot == STAGE_NONE || step->out[0] == STAGE_NONE || step->layer->dynamic)
         return false;
     const struct stage_buffer *buffer = buffer_of(stage, slot);
     if (buffer->place == PLACE_INPUT || buffer->to != s ||

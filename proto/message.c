@@ -127,6 +127,7 @@ int message_fill_tensors(const struct tensor_desc *descs, size_t count, Convoy__
         wire[i].n_dims = (size_t)descs[i].rank;
         wire[i].dims = (int64_t *)descs[i].dims;
         wire[i].size = bytes;
+        wire[i].bounded = descs[i].bounded;
         pointers[i] = &wire[i];
     }
     return 0;
@@ -143,6 +144,7 @@ static int describe(const Convoy__Tensor *wire, struct tensor_desc *ret_desc, st
     desc.rank = (int)wire->n_dims;
     for (size_t i = 0; i < wire->n_dims; i++)
         desc.dims[i] = wire->dims[i];
+    desc.bounded = (uint8_t)(wire->bounded & ((1U << wire->n_dims) - 1));
     *ret_desc = desc;
     return 0;
 }
@@ -185,7 +187,7 @@ static int check_expected(const struct tensor_desc *desc, const struct tensor_de
     if (!want)
         return err_set(err, -EINVAL, "it is not expected; %s%s is", expected[0].name,
                        count_expected > 1 ? ", among others," : "");
-    if (!tensor_desc_same(desc, want))
+    if (!tensor_desc_fits(desc, want))
         return err_set(err, -EINVAL, "it is %s, but %s is expected",
                        tensor_desc_format(desc, is, sizeof(is)),
                        tensor_desc_format(want, should, sizeof(should)));
@@ -244,8 +246,10 @@ int message_check_tensors(Convoy__Tensor *const *tensors, size_t count, size_t p
         size_t at = want ? (size_t)(want - expected) : i;
         place(end, (size_t)tensors[i]->size, &offset, &end);
         describe(tensors[i], &ret_descs[at], NULL);
-        if (want)
+        if (want) {
             ret_descs[at].name = want->name;
+            ret_descs[at].bounded = 0;
+        }
         ret_offsets[at] = offset;
     }
     return 0;

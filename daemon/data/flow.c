@@ -456,7 +456,8 @@ static struct frame *make_frame(struct device *device, struct origin *origin,
     frame->inputs = tensors->data;
     frame->inputs_count = held->inputs_count;
     for (size_t i = 0; i < held->inputs_count; i++) {
-        frame->inputs[i].desc = held->inputs[i];
+        frame->inputs[i].desc = flow->scratch->descs[i]; /* checked against those of the stage */
+        frame->inputs[i].desc.name = held->inputs[i].name;
         frame->inputs[i].data = (char *)payload->data + flow->scratch->offsets[i];
     }
     memcpy(frame->inputs_id, held->inputs_id, sizeof(frame->inputs_id));

@@ -149,7 +149,7 @@ static int expand_plan(struct op_call *call, void *ret) {
     size_t rank;
     int rc = op_type(call, 0, OP_TYPES);
     if (rc == 0)
-        rc = op_ints(call, 1, dims, TENSOR_MAX_RANK, &rank);
+        rc = op_sizes(call, 1, dims, TENSOR_MAX_RANK, &rank);
     if (rc < 0)
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
@@ -176,7 +176,7 @@ static int tile_plan(struct op_call *call, void *ret) {
     size_t count;
     int rc = op_type(call, 0, OP_TYPES);
     if (rc == 0)
-        rc = op_ints(call, 1, repeats, TENSOR_MAX_RANK, &count);
+        rc = op_sizes(call, 1, repeats, TENSOR_MAX_RANK, &count);
     if (rc < 0)
         return rc;
     const struct tensor_desc *x = op_in(call, 0);

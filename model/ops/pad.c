@@ -58,10 +58,10 @@ static int read_value(const struct op_call *call, struct pad_plan *plan) {
     plan->known = op_constant(call, 2);
     if (!plan->known)
         return 0;
-    const struct constant *constant;
-    int rc = fold_numbers(call->fold, call->node->inputs[2], &constant, call->err);
+    const void *number;
+    int rc = op_numbers(call, 2, 1, &number);
     if (rc == 0)
-        memcpy(plan->value, constant->data, dtype_size(x->dtype));
+        memcpy(plan->value, number, dtype_size(x->dtype));
     return rc;
 }
 
