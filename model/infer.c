@@ -156,7 +156,8 @@ static int infer_dynamic(const struct op_call *call, struct net_node *known) {
      * none of five elements of one. */
     if (known->dynamic && known->op->kind->run)
         known->view = false;
-    if (!reads || !known->op->kind->pack)
+    struct op_prep prep = {.node = node, .plan = known->plan, .threads = 1};
+    if (!reads || !known->op->kind->pack || known->op->kind->size(&prep) < 0 || prep.bytes == 0)
         return 0;
     for (size_t i = 0; i < node->inputs_count; i++)
         if (call->in[i] &&

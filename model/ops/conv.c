@@ -75,6 +75,11 @@ static int check_weights(const struct op_call *call, int ic_axis, int64_t *ret_g
     return 0;
 }
 
+/* A frame may have found nothing; a file is wrong. */
+static int empty_batch(const struct op_call *call, const struct window *w, int64_t oc) {
+    return call->frame ? window_set(call, w, 0, oc) : op_fail(call, -EBADMSG, "the batch is empty");
+}
+
 static int conv_plan(struct op_call *call, void *ret) {
     struct conv_plan *plan = ret;
     struct window w;
@@ -88,7 +93,7 @@ static int conv_plan(struct op_call *call, void *ret) {
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
     if (x->dims[0] < 1)
-        return op_fail(call, -EBADMSG, "the batch is empty");
+        return empty_batch(call, &w, oc);
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
     rc = window_set(call, &w, x->dims[0], oc);
     struct kn_conv_plan probe;
@@ -187,17 +192,19 @@ static int conv_pack(struct op_prep *prep) {
 
 static int conv_run(const struct op_args *args) {
     const struct conv_state *state = args->packed;
+    const struct conv_plan *now = args->plan;
     const void *packed = (const char *)args->packed + STATE_BYTES;
     char *workspace = args->workspace;
+    struct kn_conv_plan plan = state->plan;
+    plan.conv.n = now->conv.n; /* of this frame, where that depends on data */
     if (!state->packed) {
         const float *bias = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL;
-        kn_conv_pack(&state->plan, args->in[1]->data, bias, workspace);
+        kn_conv_pack(&plan, args->in[1]->data, bias, workspace);
         packed = workspace;
         workspace += state->packed_room;
     }
-    kn_conv_run(&state->plan, packed, args->in[0]->data,
-                args->residual ? args->residual->data : NULL, args->out[0]->data, workspace,
-                args->threads);
+    kn_conv_run(&plan, packed, args->in[0]->data, args->residual ? args->residual->data : NULL,
+                args->out[0]->data, workspace, args->threads);
     return 0;
 }
 
@@ -232,7 +239,7 @@ const struct op_kind kind_conv = {
     .pack = conv_pack,
     .run = conv_run,
     .algorithm = conv_algorithm,
-    .flags = OP_ACT | OP_AFFINE | OP_RESIDUAL,
+    .flags = OP_ACT | OP_AFFINE | OP_RESIDUAL | OP_ROWS,
 };
 
 /* ---- ConvTranspose: weights [ic][oc/group][kh][kw] ---- */
@@ -250,7 +257,7 @@ static int transpose_plan(struct op_call *call, void *ret) {
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
     if (x->dims[0] < 1)
-        return op_fail(call, -EBADMSG, "the batch is empty");
+        return empty_batch(call, &w, oc);
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
     rc = window_set(call, &w, x->dims[0], oc);
     size_t columns = (size_t)oc, factors[] = {(size_t)w.kernel[0], (size_t)w.kernel[1],
@@ -325,5 +332,5 @@ const struct op_kind kind_conv_transpose = {
     .size = transpose_size,
     .pack = transpose_pack,
     .run = transpose_run,
-    .flags = OP_ACT | OP_AFFINE,
+    .flags = OP_ACT | OP_AFFINE | OP_ROWS,
 };

@@ -1,40 +1,10 @@
 /* NonMaxSuppression (10, 11) and NonZero (9, 13): how much they find is known when they have run.
- * Where all of their inputs are known at load, they are run once to tell their shape. */
-#include "model/fold.h"
+ */
 #include "model/ops/kinds.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
-/* The numbers of every input as run() would get them; -ENOTSUP where one is not known at load.
- * Aligned copies: the caller frees data of each with tensor_buffer_free(), after an error too. */
-static int fetch_inputs(const struct op_call *call, struct tensor *in, const struct tensor **refs) {
-    const struct node *node = call->node;
-    for (size_t i = 0; i < node->inputs_count; i++) {
-        const struct constant *constant;
-        if (!node->inputs[i])
-            continue;
-        if (!op_constant(call, i))
-            return op_fail(call, -ENOTSUP,
-                           "input %zu ('%s') must be known when the model is loaded", i,
-                           node->inputs[i]->name);
-        int rc = fold_numbers(call->fold, node->inputs[i], &constant, call->err);
-        if (rc < 0)
-            return rc;
-        in[i] = (struct tensor){.desc = constant->desc, .data = tensor_buffer_new(constant->bytes)};
-        if (!in[i].data)
-            return op_fail(call, -ENOMEM, "no memory for input %zu", i);
-        if (constant->bytes > 0)
-            memcpy(in[i].data, constant->data, constant->bytes);
-        refs[i] = &in[i];
-    }
-    return 0;
-}
 
 /* ---- NonMaxSuppression ---- */
-
-#define NMS_INPUTS 5
 
 static int nms_plan_shapes(struct op_call *call, struct kn_nms *plan) {
     int rc = 0;
@@ -83,28 +53,23 @@ static struct kn_nms nms_now(const struct kn_nms *plan, const struct tensor *con
 
 static int nms_plan(struct op_call *call, void *ret) {
     struct kn_nms *plan = ret;
-    struct tensor in[NMS_INPUTS] = {{{0}, NULL}};
-    const struct tensor *refs[NMS_INPUTS] = {NULL};
-    int64_t *y = NULL, found = 0;
-    void *scratch = NULL;
+    int64_t most = 0;
+    size_t count = 1;
     int rc = nms_plan_shapes(call, plan);
-    if (rc == 0)
-        rc = fetch_inputs(call, in, refs);
-    if (rc == 0) {
-        struct kn_nms nms = nms_now(plan, refs, call->node->inputs_count);
-        size_t rows = (size_t)nms.batches * (size_t)nms.classes * (size_t)nms.most;
-        scratch = tensor_buffer_new(kn_nms_scratch(&nms));
-        y = calloc(rows + 1, 3 * sizeof(*y));
-        if (scratch && y)
-            found = (int64_t)kn_nms(&nms, in[0].data, in[1].data, y, scratch);
-        else
-            rc = op_fail(call, -ENOMEM, "no memory for %zu boxes", rows);
-    }
-    for (size_t i = 0; i < NMS_INPUTS; i++)
-        tensor_buffer_free(in[i].data);
-    tensor_buffer_free(scratch);
-    free(y);
-    return rc < 0 ? rc : op_set(call, 0, DTYPE_INT64, 2, (int64_t[]){found, 3});
+    if (rc == 0 && op_in(call, 2) && !op_known(call, 2))
+        most = plan->boxes;
+    else if (rc == 0)
+        rc = op_ints(call, 2, &most, 1, &count);
+    if (rc < 0)
+        return rc;
+    most = most < 0 ? 0 : most > plan->boxes ? plan->boxes : most;
+    int64_t lists = (int64_t)plan->batches * plan->classes;
+    if (most > 0 && lists > OP_DIM_MAX / most)
+        return op_fail(call, -ENOTSUP, "%lld lists of up to %lld boxes are too many",
+                       (long long)lists, (long long)most);
+    rc = op_set(call, 0, DTYPE_INT64, 2, (int64_t[]){lists * most, 3});
+    op_set_bound(call, 0, 0);
+    return rc;
 }
 
 static int nms_size(struct op_prep *prep) {
@@ -132,17 +97,13 @@ const struct op_kind kind_nms = {
 
 static int nonzero_plan(struct op_call *call, void *ret) {
     (void)ret;
-    struct tensor in = {{0}, NULL};
-    const struct tensor *ref = NULL;
-    const struct tensor_desc *x = op_in(call, 0);
-    int64_t found = 0;
     int rc = op_type(call, 0, OP_NUMBERS | OP_TYPE(DTYPE_BOOL));
-    if (rc == 0)
-        rc = fetch_inputs(call, &in, &ref);
-    if (rc == 0)
-        found = (int64_t)kn_count_nonzero((enum kn_type)x->dtype, op_count(x), in.data);
-    tensor_buffer_free(in.data);
-    return rc < 0 ? rc : op_set(call, 0, DTYPE_INT64, 2, (int64_t[]){x->rank, found});
+    if (rc < 0)
+        return rc;
+    const struct tensor_desc *x = op_in(call, 0);
+    rc = op_set(call, 0, DTYPE_INT64, 2, (int64_t[]){x->rank, (int64_t)op_count(x)});
+    op_set_bound(call, 0, 1);
+    return rc;
 }
 
 static int nonzero_run(const struct op_args *args) {

@@ -56,8 +56,8 @@ struct fake {
         }                                                                                          \
     } while (0)
 
-static struct tensor_desc desc_x = {"x", DTYPE_FLOAT, 2, {1, 2}};
-static struct tensor_desc desc_y = {"y", DTYPE_FLOAT, 2, {1, 2}};
+static struct tensor_desc desc_x = {"x", DTYPE_FLOAT, 2, {1, 2}, 0};
+static struct tensor_desc desc_y = {"y", DTYPE_FLOAT, 2, {1, 2}, 0};
 
 static int on_payload(void *arg, const Convoy__Message *header, size_t bytes, void **ret_buffer) {
     struct fake *fake = arg;

@@ -53,8 +53,8 @@ static void write_items(const char *path, enum npy_form form, int start, int cou
 }
 
 static const struct tensor_desc two_inputs[2] = {
-    {"a", DTYPE_FLOAT, 2, {1, 2}},
-    {"b:0", DTYPE_FLOAT, 2, {1, 2}},
+    {"a", DTYPE_FLOAT, 2, {1, 2}, 0},
+    {"b:0", DTYPE_FLOAT, 2, {1, 2}, 0},
 };
 
 static struct feed *open_feed(const char *const *words, size_t count, size_t inputs) {
@@ -165,7 +165,7 @@ static struct report *open_report(struct report_options *options, const struct t
 }
 
 static void result_is_one_line_of_json(void **state) {
-    struct tensor_desc y = {"y", DTYPE_FLOAT, 2, {1, 2}};
+    struct tensor_desc y = {"y", DTYPE_FLOAT, 2, {1, 2}, 0};
     struct report_options options = {.json = true, .time = true, .top = 2};
     struct feed_item item = {.number = 3, .source = "cat.bmp"};
     float data[2] = {0.25f, 0.75f};
@@ -185,7 +185,7 @@ static void result_is_one_line_of_json(void **state) {
 }
 
 static void output_that_is_no_class_vector_is_described(void **state) {
-    struct tensor_desc y = {"y", DTYPE_FLOAT, 2, {2, 2}};
+    struct tensor_desc y = {"y", DTYPE_FLOAT, 2, {2, 2}, 0};
     struct report_options options = {.top = 5};
     struct feed_item item = {.number = 0, .source = "a.npy", .index = 4, .film = true};
     float data[4] = {1, 2, 3, 6};
@@ -204,7 +204,7 @@ static void output_that_is_no_class_vector_is_described(void **state) {
 
 static void failed_frames_leave_nan_in_the_files(void **state) {
     struct fixture *f = *state;
-    struct tensor_desc y = {"out/y:0", DTYPE_FLOAT, 2, {1, 2}};
+    struct tensor_desc y = {"out/y:0", DTYPE_FLOAT, 2, {1, 2}, 0};
     char dir[128], path[160];
     struct report_options options = {.quiet = true, .out_dir = dir, .form = NPY_JOINED};
     struct feed_item item = {.source = "x"};
@@ -236,7 +236,8 @@ static void failed_frames_leave_nan_in_the_files(void **state) {
 
 static void outputs_that_would_share_a_file_are_refused(void **state) {
     struct fixture *f = *state;
-    struct tensor_desc outputs[2] = {{"a/b", DTYPE_FLOAT, 1, {1}}, {"a:b", DTYPE_FLOAT, 1, {1}}};
+    struct tensor_desc outputs[2] = {{"a/b", DTYPE_FLOAT, 1, {1}, 0},
+                                     {"a:b", DTYPE_FLOAT, 1, {1}, 0}};
     struct report_options options = {.out_dir = f->dir};
     struct report *report;
     struct sidecar none = {0};

@@ -127,11 +127,11 @@ static void softmax_makes_probabilities_of_scores(void **state) {
 }
 
 static void class_vectors_are_told_from_other_outputs(void **state) {
-    struct tensor_desc vector = {"y", DTYPE_FLOAT, 2, {1, 10}};
-    struct tensor_desc pooled = {"y", DTYPE_FLOAT, 4, {1, 1000, 1, 1}};
-    struct tensor_desc map = {"y", DTYPE_FLOAT, 4, {1, 21, 33, 33}};
-    struct tensor_desc one = {"y", DTYPE_FLOAT, 2, {1, 1}};
-    struct tensor_desc whole = {"y", DTYPE_INT64, 1, {10}};
+    struct tensor_desc vector = {"y", DTYPE_FLOAT, 2, {1, 10}, 0};
+    struct tensor_desc pooled = {"y", DTYPE_FLOAT, 4, {1, 1000, 1, 1}, 0};
+    struct tensor_desc map = {"y", DTYPE_FLOAT, 4, {1, 21, 33, 33}, 0};
+    struct tensor_desc one = {"y", DTYPE_FLOAT, 2, {1, 1}, 0};
+    struct tensor_desc whole = {"y", DTYPE_INT64, 1, {10}, 0};
     struct tensor_desc two[2] = {vector, vector};
     (void)state;
     assert_true(labels_is_class_vector(&vector, 1));
@@ -147,14 +147,14 @@ static void ranges_of_every_type_are_read(void **state) {
     int64_t whole[2] = {-5, 7};
     float floats[3] = {1, NAN, 3};
     struct labels_range range;
-    struct tensor t = {{"y", DTYPE_FLOAT16, 1, {3}}, halves};
+    struct tensor t = {{"y", DTYPE_FLOAT16, 1, {3}, 0}, halves};
     (void)state;
     labels_range(&t, &range);
     assert_true(range.min == -2 && range.max == 1);
-    t = (struct tensor){{"y", DTYPE_INT64, 1, {2}}, whole};
+    t = (struct tensor){{"y", DTYPE_INT64, 1, {2}, 0}, whole};
     labels_range(&t, &range);
     assert_true(range.min == -5 && range.max == 7 && range.mean == 1);
-    t = (struct tensor){{"y", DTYPE_FLOAT, 1, {3}}, floats};
+    t = (struct tensor){{"y", DTYPE_FLOAT, 1, {3}, 0}, floats};
     labels_range(&t, &range);
     assert_true(range.min == 1 && range.max == 3 && range.mean == 2);
     assert_int_equal(range.nans, 1);

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 static const struct sidecar plain = {.scale = {1, 1, 1}};
-static const struct tensor_desc nchw_2x2 = {"x", DTYPE_FLOAT, 4, {1, 3, 2, 2}};
-static const struct tensor_desc gray_2x2 = {"x", DTYPE_FLOAT, 4, {1, 1, 2, 2}};
+static const struct tensor_desc nchw_2x2 = {"x", DTYPE_FLOAT, 4, {1, 3, 2, 2}, 0};
+static const struct tensor_desc gray_2x2 = {"x", DTYPE_FLOAT, 4, {1, 1, 2, 2}, 0};
 
 /* Pixel (x, y) of a 4x2 RGB picture is 10 * (y * 4 + x) + channel. */
 static const uint8_t pixels_4x2[2][12] = {
@@ -37,7 +37,7 @@ static void crop_takes_the_centre_of_the_covered_window(void **state) {
 
 static void resize_is_the_shorter_side_before_the_crop(void **state) {
     struct sidecar s = plain;
-    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 3, 224, 224}};
+    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 3, 224, 224}, 0};
     struct preprocess p;
     struct preprocess_geometry g;
     (void)state;
@@ -71,7 +71,7 @@ static void stretch_ignores_the_aspect(void **state) {
 
 static void letterbox_fills_bars_with_pad(void **state) {
     struct sidecar s = plain;
-    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 1, 3, 2}};
+    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 1, 3, 2}, 0};
     struct preprocess p;
     struct preprocess_geometry g;
     const uint8_t row[2] = {8, 16};
@@ -106,7 +106,7 @@ static void mean_and_scale_go_by_the_models_channel_order(void **state) {
 
 static void channels_last_interleaves(void **state) {
     struct sidecar s = plain;
-    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 1, 2, 3}};
+    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 1, 2, 3}, 0};
     struct preprocess p;
     struct preprocess_geometry g = {2, 1, 0, 0};
     float tensor[6];
@@ -120,7 +120,7 @@ static void channels_last_interleaves(void **state) {
 
 static void bytes_are_rounded_and_saturated(void **state) {
     struct sidecar s = plain;
-    struct tensor_desc input = {"x", DTYPE_UINT8, 3, {1, 1, 4}};
+    struct tensor_desc input = {"x", DTYPE_UINT8, 3, {1, 1, 4}, 0};
     struct preprocess p;
     struct preprocess_geometry g = {4, 1, 0, 0};
     const uint8_t row[4] = {0, 101, 103, 255};
@@ -161,10 +161,10 @@ static void gray_keeps_the_value_of_equal_channels(void **state) {
 
 static void rules_that_contradict_the_model_are_refused(void **state) {
     struct sidecar gray = plain, wide = plain, small = plain;
-    struct tensor_desc batch = {"x", DTYPE_FLOAT, 4, {2, 3, 2, 2}};
-    struct tensor_desc flat = {"x", DTYPE_FLOAT, 2, {1, 4}};
-    struct tensor_desc four = {"x", DTYPE_FLOAT, 4, {1, 4, 2, 2}};
-    struct tensor_desc whole = {"x", DTYPE_INT64, 4, {1, 3, 2, 2}};
+    struct tensor_desc batch = {"x", DTYPE_FLOAT, 4, {2, 3, 2, 2}, 0};
+    struct tensor_desc flat = {"x", DTYPE_FLOAT, 2, {1, 4}, 0};
+    struct tensor_desc four = {"x", DTYPE_FLOAT, 4, {1, 4, 2, 2}, 0};
+    struct tensor_desc whole = {"x", DTYPE_INT64, 4, {1, 3, 2, 2}, 0};
     gray.channels = SIDECAR_GRAY;
     wide.width = 3;
     small.resize = 1;
@@ -190,7 +190,7 @@ static void rules_that_contradict_the_model_are_refused(void **state) {
 
 static void narrow_picture_is_refused_for_a_crop_only(void **state) {
     struct sidecar s = plain;
-    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 3, 224, 224}};
+    struct tensor_desc input = {"x", DTYPE_FLOAT, 4, {1, 3, 224, 224}, 0};
     struct preprocess p;
     struct preprocess_geometry g;
     struct err err = {{0}};
