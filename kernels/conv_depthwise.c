@@ -1,128 +1,128 @@
-/* One input channel per group: each output plane is computed directly from its input plane, band by
- * band. */
-#include "band.h"
+/* One input channel per group and a window of 3, 5 or 7: each output plane is computed directly
+ * from its input plane, band by band, several rows at a time. */
+#include <math.h>
+
 #include "conv_internal.h"
+#include "packed.h"
+#include "simd.h"
 
-static void window_of(const struct kn_conv *conv, struct kn_window *ret_window) {
-    *ret_window = (struct kn_window){
-        .ih = conv->ih,
-        .iw = conv->iw,
-        .oh = conv->oh,
-        .ow = conv->ow,
-        .kh = conv->kh,
-        .kw = conv->kw,
-        .stride_h = conv->stride_h,
-        .stride_w = conv->stride_w,
-        .dil_h = conv->dil_h,
-        .dil_w = conv->dil_w,
-        .pad_top = conv->pad_top,
-        .pad_left = conv->pad_left,
-    };
-}
+#define TASK_OUTPUTS 8192 /* of one task, at least, where there are so many planes */
 
-static bool band_of(const struct kn_conv *conv, struct kn_band *ret_band) {
-    struct kn_window window;
-
-    window_of(conv, &window);
-    return kn_band_init(ret_band, &window);
+static bool slide_of(const struct kn_conv *conv, struct kn_slide *ret_slide) {
+    *ret_slide = (struct kn_slide){.ih = conv->ih,
+                                   .iw = conv->iw,
+                                   .oh = conv->oh,
+                                   .ow = conv->ow,
+                                   .pad_top = conv->pad_top,
+                                   .pad_left = conv->pad_left,
+                                   .kernel = conv->kh,
+                                   .stride = conv->stride_h};
+    return conv->kw == conv->kh && conv->stride_w == conv->stride_h && conv->dil_h == 1 &&
+           conv->dil_w == 1 && kn_slide_init(ret_slide, true);
 }
 
 static bool depthwise_fits(const struct kn_conv *conv) {
-    struct kn_band band;
+    struct kn_slide slide;
 
-    return conv->group == conv->ic && conv->group > 1 && band_of(conv, &band);
+    return conv->group == conv->ic && conv->group > 1 && slide_of(conv, &slide);
+}
+
+/* Sums that a residual is still to be added to lie behind the band's scratch. */
+static size_t sums_bytes(const struct kn_conv *conv, const struct kn_slide *slide) {
+    size_t count = (size_t)slide->rows * (size_t)conv->ow;
+
+    return conv->residual ? kn_round_up(count * sizeof(float), KN_ALIGN) : 0;
 }
 
 static int depthwise_size(struct kn_conv_plan *plan) {
-    struct kn_band band;
+    struct kn_slide slide;
 
-    band_of(&plan->conv, &band);
+    slide_of(&plan->conv, &slide);
     plan->panel = plan->conv.ow;
     plan->packed_bytes = kn_conv_plain_bytes(&plan->conv);
-    plan->workspace_bytes = band.bytes;
+    plan->workspace_bytes = slide.bytes + sums_bytes(&plan->conv, &slide);
     return 0;
-}
-
-/* y[i] = bias + the taps' sum, for count outputs, rounded up to KN_UNIT. */
-static KN_CLONES void sum_taps(const float *x, const ptrdiff_t *offsets, const float *w,
-                               ptrdiff_t taps, float bias, float *y, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i += KN_UNIT) {
-        kn_vec s0 = (kn_vec){0} + bias, s1 = s0, s2 = s0, s3 = s0;
-        for (ptrdiff_t t = 0; t < taps; t++) {
-            const kn_vec *from = (const kn_vec *)(x + i + offsets[t]);
-            s0 += w[t] * from[0];
-            s1 += w[t] * from[1];
-            s2 += w[t] * from[2];
-            s3 += w[t] * from[3];
-        }
-        kn_vec *to = (kn_vec *)(y + i);
-        to[0] = s0;
-        to[1] = s1;
-        to[2] = s2;
-        to[3] = s3;
-    }
-}
-
-static KN_CLONES void store_rows(const float *restrict from, ptrdiff_t pitch, const float *residual,
-                                 float *y, ptrdiff_t rows, ptrdiff_t cols) {
-    for (ptrdiff_t r = 0; r < rows; r++, from += pitch, y += cols) {
-        if (!residual) {
-            for (ptrdiff_t i = 0; i < cols; i++)
-                y[i] = from[i];
-            continue;
-        }
-        KN_IVDEP
-        for (ptrdiff_t i = 0; i < cols; i++)
-            y[i] = from[i] + residual[i];
-        residual += cols;
-    }
 }
 
 struct depthwise_job {
     const struct kn_conv_plan *plan;
+    struct kn_slide slide;
+    void (*sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
     const void *packed;
     const float *x, *residual;
     float *y;
     char *workspace;
-    struct kn_band band;
+    ptrdiff_t planes; /* input planes of a task */
 };
 
-/* Output rows [oy, oy + rows) of output channel oc in image n, from a band that is filled. */
+static void add(const float *x, const float *residual, float *y, ptrdiff_t count) {
+    KN_IVDEP
+    for (ptrdiff_t i = 0; i < count; i++)
+        y[i] = x[i] + residual[i];
+}
+
+/* Output rows [oy, oy + rows) of output channel oc in image n, from scratch that is filled. */
 static void run_band(const struct depthwise_job *job, ptrdiff_t n, ptrdiff_t oc, ptrdiff_t oy,
                      ptrdiff_t rows, float *scratch) {
     const struct kn_conv *conv = &job->plan->conv;
-    const struct kn_band *band = &job->band;
-    const float *w = kn_conv_plain_weights(conv, job->packed) + oc * band->taps;
-    ptrdiff_t at = ((n * conv->oc + oc) * conv->oh + oy) * conv->ow;
-    float *sums = scratch + band->results;
+    const struct kn_slide *slide = &job->slide;
+    ptrdiff_t at = ((n * conv->oc + oc) * conv->oh + oy) * conv->ow, count = rows * conv->ow;
+    struct kn_slide_sum sum = {.w = kn_conv_plain_weights(conv, job->packed) +
+                                    oc * slide->kernel * slide->kernel,
+                               .bias = ((const float *)job->packed)[oc],
+                               .low = -INFINITY,
+                               .high = INFINITY};
+    struct kn_slide_band band = {.slide = slide,
+                                 .scratch = scratch,
+                                 .y = job->y + at,
+                                 .rows = rows,
+                                 .room = (conv->oh - oy) * conv->ow};
 
-    sum_taps(scratch, band->offsets, w, band->taps, ((const float *)job->packed)[oc], sums,
-             rows * band->pitch);
-    store_rows(sums, band->pitch, job->residual ? job->residual + at : NULL, job->y + at, rows,
-               conv->ow);
-    if (conv->act.kind != KN_ACT_NONE)
-        kn_act_row(&conv->act, job->y + at, job->y + at, rows * conv->ow);
+    if (job->residual) {
+        band.y = scratch + slide->bytes / sizeof(float);
+        band.room = count;
+        job->sum(&band, &sum);
+        add(band.y, job->residual + at, job->y + at, count);
+        kn_act_row(&conv->act, job->y + at, job->y + at, count);
+        return;
+    }
+    bool done = kn_act_bounds(&conv->act, &sum.low, &sum.high);
+    job->sum(&band, &sum);
+    if (!done)
+        kn_act_row(&conv->act, job->y + at, job->y + at, count);
 }
 
-/* One input plane. */
-static void depthwise_task(void *arg, int task, int thread) {
-    const struct depthwise_job *job = arg;
+/* again: scratch has been used for another plane. */
+static void run_plane(const struct depthwise_job *job, ptrdiff_t plane, bool again,
+                      float *scratch) {
     const struct kn_conv *conv = &job->plan->conv;
-    ptrdiff_t ic = task % conv->ic, n = task / conv->ic, multiplier = conv->oc / conv->ic;
-    const float *x = job->x + (ptrdiff_t)task * conv->ih * conv->iw;
-    float *scratch = (float *)(job->workspace + (size_t)thread * job->band.bytes);
+    ptrdiff_t ic = plane % conv->ic, n = plane / conv->ic, multiplier = conv->oc / conv->ic;
+    const float *x = job->x + plane * conv->ih * conv->iw;
 
-    for (ptrdiff_t oy = 0; oy < conv->oh; oy += job->band.rows) {
-        ptrdiff_t rows = kn_min(job->band.rows, conv->oh - oy);
-        kn_band_fill(&job->band, x, oy, rows, 0.0f, scratch);
+    for (ptrdiff_t oy = 0; oy < conv->oh; oy += job->slide.rows) {
+        ptrdiff_t rows = kn_min(job->slide.rows, conv->oh - oy);
+        kn_simd()->slide_fill(&job->slide, x, oy, rows, 0.0f, again && rows == conv->oh, scratch);
         for (ptrdiff_t m = 0; m < multiplier; m++)
             run_band(job, n, ic * multiplier + m, oy, rows, scratch);
     }
 }
 
+static void depthwise_task(void *arg, int task, int thread) {
+    const struct depthwise_job *job = arg;
+    const struct kn_conv_plan *plan = job->plan;
+    ptrdiff_t planes = (ptrdiff_t)plan->conv.n * plan->conv.ic, first = task * job->planes;
+    size_t bytes = job->slide.bytes + sums_bytes(&plan->conv, &job->slide);
+    float *scratch = (float *)(job->workspace + (size_t)thread * bytes);
+
+    for (ptrdiff_t plane = first; plane < kn_min(first + job->planes, planes); plane++)
+        run_plane(job, plane, plane > first, scratch);
+}
+
 static void depthwise_run(const struct kn_conv_plan *plan, const void *packed, const float *x,
                           const float *residual, float *y, void *workspace,
                           struct kn_threads *threads) {
+    const struct kn_conv *conv = &plan->conv;
+    ptrdiff_t planes = (ptrdiff_t)conv->n * conv->ic;
     struct depthwise_job job = {.plan = plan,
                                 .packed = packed,
                                 .x = x,
@@ -130,8 +130,10 @@ static void depthwise_run(const struct kn_conv_plan *plan, const void *packed, c
                                 .y = y,
                                 .workspace = workspace};
 
-    band_of(&plan->conv, &job.band);
-    kn_parallel(threads, plan->conv.n * plan->conv.ic, depthwise_task, &job);
+    slide_of(conv, &job.slide);
+    job.sum = job.slide.narrow ? kn_simd()->slide_sum_narrow : kn_simd()->slide_sum;
+    job.planes = kn_max(TASK_OUTPUTS / ((ptrdiff_t)conv->oh * conv->ow), 1);
+    kn_parallel(threads, (int)kn_ceil_div(planes, job.planes), depthwise_task, &job);
 }
 
 const struct kn_conv_algo kn_conv_depthwise = {

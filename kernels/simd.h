@@ -40,6 +40,38 @@ struct kn_to_strips {
     ptrdiff_t b_stride; /* between strips */
 };
 
+/* A square window that slides over planes: what depthwise convolution and pooling share.
+ *
+ * A band of input rows is copied with its padding into scratch that stays in the first cache; with
+ * stride 2, even and odd columns apart. So every tap reads consecutive elements, no result is at a
+ * border, and several rows of results share what they load. Made by kn_slide_init() (slide.c). */
+struct kn_slide {
+    ptrdiff_t ih, iw, oh, ow;
+    ptrdiff_t pad_top, pad_left;
+    int kernel, stride;
+    ptrdiff_t columns; /* of one phase that are read */
+    ptrdiff_t pitch;   /* of a row of one phase; scratch is [row][phase][pitch] */
+    ptrdiff_t rows;    /* output rows of a band */
+    size_t bytes;      /* of scratch, a multiple of KN_ALIGN */
+    bool narrow;       /* the *_narrow functions are better */
+};
+#define KN_SLIDE_KERNEL_MAX 7
+
+/* A band that is computed from scratch. */
+struct kn_slide_band {
+    const struct kn_slide *slide;
+    const float *scratch;
+    float *y;
+    ptrdiff_t rows;
+    ptrdiff_t room; /* elements that may be written from y on; at least rows * ow */
+};
+
+/* What becomes of the taps' products: min(max(bias + sum, low), high). */
+struct kn_slide_sum {
+    const float *w; /* [kernel][kernel] */
+    float bias, low, high;
+};
+
 struct kn_simd {
     const char *name; /* "AVX2+FMA" */
     int lanes;        /* floats of a vector */
@@ -55,11 +87,27 @@ struct kn_simd {
     int panel_rows, strip_cols;
     void (*multiply_block)(const struct kn_block *block);
     void (*copy_to_strips)(const struct kn_to_strips *copy);
+
+    /* Copies what output rows [oy, oy + rows) need of the plane x; cells outside it are fill, or,
+     * again, what the same call with another plane has left there. */
+    void (*slide_fill)(const struct kn_slide *slide, const float *x, ptrdiff_t oy, ptrdiff_t rows,
+                       float fill, bool again, float *scratch);
+    /* Kernels 3, 5 and 7. The taps are added row by row, from the left. Elements of y behind the
+     * band's may be overwritten, within its room. */
+    void (*slide_sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
+    void (*slide_sum_narrow)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
+    /* Kernels 2 and 3: maxima, NaN above everything. */
+    void (*slide_max)(const struct kn_slide_band *band);
+    void (*slide_max_narrow)(const struct kn_slide_band *band);
 };
 
 /* The level in use: the baseline before kn_init(), then the CPU's best, or what CONVOY_SIMD and
  * kn_simd_use() say. Who packs for a level keeps this pointer with what it packs. */
 const struct kn_simd *kn_simd(void);
+
+/* Whether the window's shape is one for the functions above; kernel and stride are for both axes,
+ * sums says what for. Depends on the shape and the level alone. */
+bool kn_slide_init(struct kn_slide *slide, bool sums);
 
 /* By kn_init(). */
 void kn_simd_init(void);

@@ -27,5 +27,9 @@ void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float 
                          ptrdiff_t count);
 void KN_SIMD(kn_multiply_block)(const struct kn_block *block);
 void KN_SIMD(kn_copy_to_strips)(const struct kn_to_strips *copy);
+void KN_SIMD(kn_slide_fill)(const struct kn_slide *slide, const float *x, ptrdiff_t oy,
+                            ptrdiff_t rows, float fill, bool again, float *scratch);
+void KN_SIMD(kn_slide_sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
+void KN_SIMD(kn_slide_max)(const struct kn_slide_band *band);
 
 #endif

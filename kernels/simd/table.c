@@ -2,6 +2,15 @@
 #include "functions.h"
 #include "vec.h"
 
+#if defined(__AVX512F__)
+/* Half a vector is enough for 7 x 7 planes. */
+void kn_slide_sum__avx2(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
+void kn_slide_max__avx2(const struct kn_slide_band *band);
+#define NARROW(name) name##__avx2
+#else
+#define NARROW(name) KN_SIMD(name)
+#endif
+
 const struct kn_simd KN_SIMD(kn_simd_table) = {
     .name = VF_NAME,
     .lanes = VF_LANES,
@@ -12,4 +21,9 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .strip_cols = TILE_VECTORS * VF_LANES,
     .multiply_block = KN_SIMD(kn_multiply_block),
     .copy_to_strips = KN_SIMD(kn_copy_to_strips),
+    .slide_fill = KN_SIMD(kn_slide_fill),
+    .slide_sum = KN_SIMD(kn_slide_sum),
+    .slide_sum_narrow = NARROW(kn_slide_sum),
+    .slide_max = KN_SIMD(kn_slide_max),
+    .slide_max_narrow = NARROW(kn_slide_max),
 };

@@ -142,6 +142,27 @@ static inline void vf_store_n(float *p, vf v, ptrdiff_t n) {
 #endif
 }
 
+/* Every second of the lanes of a and b together, from the first or from the second on. */
+static inline vf vf_even(vf a, vf b) {
+#if VF_LANES == 16
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#elif VF_LANES == 8
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+#endif
+}
+
+static inline vf vf_odd(vf a, vf b) {
+#if VF_LANES == 16
+    return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif VF_LANES == 8
+    return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#else
+    return __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#endif
+}
+
 /* The lanes' sum: halves added to each other, until one is left. */
 static inline float vf_sum(vf v) {
     float lanes[VF_LANES];
