@@ -166,6 +166,10 @@ conformance: ## Run ONNX's own tests of every operator (installs what it needs)
 	+@$(MAKE) --no-print-directory $(BUILD)/tests/conformance/conformance
 	@$(BUILD)/tests/conformance/conformance $(CONFORMANCE_FLAGS)
 
+.PHONY: operators
+operators: $(BUILD)/convoyctl ## Write docs/operators.md from the table of operators
+	@$(BUILD)/convoyctl ops --markdown > docs/operators.md.new && mv docs/operators.md.new docs/operators.md
+
 # AlexNet, VGG-16, ResNet-50, MobileNetV3, ... with random weights, for sizes and speed: 1 GB in $(BUILD)/models.
 $(BUILD)/write-models: $(call objects,tests/models) $(call libs_from,$(CORE))
 	$(call say,LD,$@) $(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(foreach l,$(CORE),$(LIBS_$(l))) -o $@

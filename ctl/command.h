@@ -35,5 +35,6 @@ extern const struct command command_bench;
 extern const struct command command_status;
 extern const struct command command_check;
 extern const struct command command_split;
+extern const struct command command_ops;
 
 #endif

@@ -11,7 +11,7 @@
 
 static const struct command *const commands[] = {
     &command_inspect, &command_run,   &command_infer, &command_bench,
-    &command_status,  &command_check, &command_split,
+    &command_status,  &command_check, &command_split, &command_ops,
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
