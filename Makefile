@@ -36,6 +36,7 @@ INC_kernels := -Ikernels
 INC_proto := -I. -I$(BUILD)/gen
 INC_config := -I.
 INC_plan := -I.
+INC_tls := -I.
 INC_model := -I. -I$(BUILD)/gen
 INC_daemon := -I. -I$(BUILD)/gen
 INC_ctl := -I. -I$(BUILD)/gen
@@ -46,6 +47,7 @@ PKG = $(shell pkg-config --libs $(1))
 LIBS_kernels = $(call PKG,openblas) -lm
 LIBS_proto = $(call PKG,libprotobuf-c)
 LIBS_config = $(call PKG,yaml-0.1)
+LIBS_tls = $(call PKG,openssl)
 LIBS_base = $(call PKG,libcrypto)
 LIBS_daemon = $(call PKG,libuv libsystemd jansson)
 LIBS_ctl = $(call PKG,libavformat libavcodec libavutil libswscale libavdevice jansson libuv)
@@ -108,6 +110,7 @@ $(call library,base): $(call obj_of,base)
 $(call library,proto): $(call obj_of,proto) $(GEN:%=$(BUILD)/obj/gen/%.o)
 $(call library,config): $(call obj_of,config)
 $(call library,plan): $(call obj_of,plan)
+$(call library,tls): $(call obj_of,tls)
 $(call library,model): $(call obj_of,model)
 $(call library,daemon): $(call obj_of,daemon)
 $(call library,ctl): $(call obj_of,ctl)
@@ -116,11 +119,11 @@ $(BUILD)/lib%.a:
 	$(call say,AR,$@) $(AR) rcs $@ $^
 
 # A program or a test may need any layer below it; the linker takes what it uses.
-LAYERS := daemon ctl model plan config proto base kernels
+LAYERS := daemon ctl model plan config proto tls base kernels
 libs_from = $(foreach l,$(1),$(call library,$(l)))
 LIBS_ALL = $(foreach l,$(LAYERS),$(LIBS_$(l)))
 
-CORE := model plan config proto base kernels
+CORE := model plan config proto tls base kernels
 $(BUILD)/convoyd: $(BUILD)/obj/daemon/main.o $(call libs_from,daemon $(CORE))
 	$(call say,LD,$@) $(CC) $(LDFLAGS) $^ $(foreach l,daemon $(CORE),$(LIBS_$(l))) -o $@
 $(BUILD)/convoyctl: $(BUILD)/obj/ctl/main.o $(call libs_from,ctl $(CORE))
@@ -225,8 +228,8 @@ $(FUZZERS:%=fuzz-%): fuzz-%:
 # ---- lint --------------------------------------------------------------------------------------------------------
 # Compiled sources first, so that what is found here is not a plain error. A .tidy or .alone file says that its source
 # was clean; it is made again when its object is, that is when any of its headers changes.
-SOURCES := $(call sources,base kernels proto config plan model daemon ctl tests bench)
-HEADERS := $(sort $(shell find base kernels proto config plan model daemon ctl tests -name '*.h' 2>/dev/null))
+SOURCES := $(call sources,base kernels proto config plan tls model daemon ctl tests bench)
+HEADERS := $(sort $(shell find base kernels proto config plan tls model daemon ctl tests -name '*.h' 2>/dev/null))
 layer_of = $(firstword $(subst /, ,$(1)))
 .PHONY: lint lint-all
 lint: ## Format, clang-tidy, headers, layer order, scripts, man pages (installs what it needs)

@@ -354,11 +354,6 @@ static int set_computed(struct config *config) {
 /* Keys of later versions are refused rather than ignored, so that nobody believes in them. */
 static int refuse_later_keys(const struct schema_file *file, const struct config *config) {
     const struct tree_node *root = file->tree->root;
-    if (config->key)
-        return tree_error(file->tree, tree_find(root, "key"), file->err,
-                          "'key' cannot be used yet: links are not encrypted in this version. "
-                          "Remove it; to listen off loopback, on a network that you trust, say "
-                          "'insecure: true'");
     if (config->http)
         return tree_error(file->tree, tree_find(root, "http"), file->err,
                           "'http' cannot be used yet: this version serves nothing by HTTP. Remove "
@@ -503,11 +498,12 @@ int config_override(struct config *config, const char *node, const char *listen,
         return err_prefix(err, rc, "--listen");
     int stage = find_stage(config, node ? node : config->node);
     const char *chosen = choose_listen(config, stage, listen, where, sizeof(where));
-    if (!config->insecure && !config_address_is_loopback(chosen))
+    if (!config->key && !config->insecure && !config_address_is_loopback(chosen))
         return err_set(err, -EINVAL,
-                       "%s: other machines can reach this address, and links are not encrypted in "
-                       "this version. On a network that you trust, add 'insecure: true' to the "
-                       "YAML; else listen on 127.0.0.1",
+                       "%s: other machines can reach this address, and there is no key. Make one "
+                       "with `convoyctl keygen`, copy it to every device and name it with 'key:'; "
+                       "or say 'insecure: true' on a network that you trust; or listen on "
+                       "127.0.0.1",
                        where);
     new_node = strdup(node ? node : config->node);
     new_listen = strdup(chosen);

@@ -29,7 +29,7 @@ struct config {
     char *
         listen; /* HOST:PORT; NULL when the file does not say, until config_override() settles it */
     char *http; /* NULL: off */
-    char *key;  /* NULL: none. Always NULL in this version, which refuses the key (no TLS yet) */
+    char *key;  /* NULL: none. A path, as model's. Every connection is encrypted with its keys */
     char *model; /* NULL: none. A relative path is relative to the YAML file's folder (already
                     joined here) */
     struct config_dim *dims; /* NULL: none */
@@ -65,9 +65,9 @@ void config_free(struct config *config);
 /* Applies the command line's --node and --listen (NULL: not given) and then settles where to
  * listen. Every program calls it once after config_load(), with NULLs if need be. Without --listen
  * and `listen:`, a node of the pipeline listens on its own stage's address, any other on
- * 127.0.0.1:7433. An address that is not loopback is refused without `insecure: true`. 0 with
- * listen set, or -EINVAL (the sentence names the option, or the line of the file), -ENOMEM; config
- * stays the caller's, and unchanged on error. */
+ * 127.0.0.1:7433. An address that is not loopback is refused without `key:` or `insecure: true`. 0
+ * with listen set, or -EINVAL (the sentence names the option, or the line of the file), -ENOMEM;
+ * config stays the caller's, and unchanged on error. */
 int config_override(struct config *config, const char *node, const char *listen, struct err *err);
 
 /* The table of the keys that a configuration may have, or of those of a stage; for tests of the

@@ -23,6 +23,9 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
     case 'c':
         options->address = value;
         return 0;
+    case 'k':
+        options->key = value;
+        return 0;
     case 'j':
         options->json = true;
         return 0;
@@ -247,6 +250,7 @@ void bench_result_free(struct bench_result *result) {
 
 static const struct command_option option_rows[] = {
     {'c', "to", "HOST:PORT", "measure the line that starts there, not this device"},
+    {'k', "key", "FILE", "the line's key (default: the file that CONVOY_KEY names)"},
     {'s', "seconds", "S", "how long (default 5)"},
     {'f', "frames", "N", "how many frames, instead of or besides --seconds"},
     {'T', "threads", "N", "cores per frame (default 1)"},

@@ -13,6 +13,7 @@
 
 struct bench_options {
     const char *address; /* NULL: this device */
+    const char *key;     /* file of the line's key, or NULL */
     struct network_dims dims;
     const char *tensors[BENCH_TENSORS_MAX];
     size_t tensors_count;

@@ -82,6 +82,7 @@ static int take_results(struct flight *flight, struct bench_result *result, stru
 static int fly(const struct bench_options *options, uint64_t frames, double seconds,
                struct bench_result *result, struct err *err) {
     struct client_params params = {.address = options->address,
+                                   .key = options->key,
                                    .window = options->window,
                                    .wait_ms = (uint32_t)(options->wait * 1000)};
     struct flight flight = {.frames = frames};

@@ -158,8 +158,14 @@ int client_new(const struct client_params *params, struct client **ret_client, s
     client->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     client->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     rc = client->wake_fd < 0 || client->stop_fd < 0 ? -errno : set_params(client, params);
-    if (rc == 0)
-        rc = start_thread(client);
+    if (rc != 0) {
+        err_set(err, rc, "%s", strerror(-rc));
+        goto fail;
+    }
+    rc = stream_load_key(params->key, &client->tls, err);
+    if (rc != 0)
+        goto fail;
+    rc = start_thread(client);
     if (rc != 0) {
         err_set(err, rc, "%s", strerror(-rc));
         goto fail;
@@ -209,6 +215,7 @@ void client_free(struct client *client) {
     free(client->info.model);
     free(client->input_offsets);
     free(client->output_offsets);
+    tls_context_unref(client->tls);
     free(client->address);
     free(client->name);
     free(client);

@@ -31,6 +31,7 @@
 struct client_params {
     const char *address; /* HOST:PORT of the line's first device; copied */
     const char *name;    /* said in Hello, for the device's log; copied. NULL: the host's name */
+    const char *key;     /* file of the line's key; copied. NULL: CONVOY_KEY's, or not encrypted */
     size_t window;       /* frames between submit and next; 0: 64 */
     size_t window_bytes; /* of their payloads, inputs and outputs; 0: 256 MiB. One frame always fits
                           */

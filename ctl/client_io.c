@@ -439,7 +439,7 @@ static int run_connection(struct client *client, struct err *err) {
     pthread_mutex_lock(&client->lock);
     if (rc != 0)
         return rc;
-    client->stream = stream_new(fd, &limits, &callbacks, client);
+    client->stream = stream_new(fd, client->tls, &limits, &callbacks, client);
     if (!client->stream)
         return err_set(err, -ENOMEM, "%s: out of memory", client->address);
     client->ready = false;

@@ -44,6 +44,7 @@ TAILQ_HEAD(slots, slot);
 struct client {
     struct client_params params; /* defaults filled in; strings are the client's */
     char *address, *name;
+    struct tls_context *tls; /* NULL: not encrypted */
     struct client_info info;
     size_t input_bytes, output_bytes; /* of payloads */
     size_t *input_offsets, *output_offsets;

@@ -36,5 +36,6 @@ extern const struct command command_status;
 extern const struct command command_check;
 extern const struct command command_split;
 extern const struct command command_ops;
+extern const struct command command_keygen;
 
 #endif

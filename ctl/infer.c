@@ -40,6 +40,9 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
     case 'c':
         options->client.address = value;
         break;
+    case 'k':
+        options->client.key = value;
+        break;
     case 'm':
         options->model = value;
         break;
@@ -356,6 +359,7 @@ static int run_infer(const struct command *command, int argc, char **argv, struc
 
 static const struct command_option option_rows[] = {
     {'c', "to", "HOST:PORT", "the line's first device"},
+    {'k', "key", "FILE", "the line's key (default: the file that CONVOY_KEY names)"},
     {'i', "tensor", "[NAME=]FILE.npy",
      "an input as a NumPy file (repeatable), instead of pictures"},
     {'o', "out", "DIR", "write the outputs as DIR/OUTPUT.npy"},

@@ -102,17 +102,24 @@ static int exchange(struct query *query, int timeout_ms, struct err *err) {
     return rc;
 }
 
-int query_status(const char *address, int timeout_ms, Convoy__Status **ret_status,
+int query_status(const char *address, const char *key, int timeout_ms, Convoy__Status **ret_status,
                  struct err *err) {
     static const struct reader_callbacks callbacks = {refuse_payload, on_message};
     struct reader_limits limits = {MESSAGE_HEADER_MAX, 0};
     struct query query = {.token = clock_us()};
+    struct tls_context *tls;
     struct err why = {{0}};
     int fd;
-    int rc = stream_connect(address, timeout_ms, -1, &fd, err);
+    int rc = stream_load_key(key, &tls, err);
     if (rc != 0)
         return rc;
-    query.stream = stream_new(fd, &limits, &callbacks, &query);
+    rc = stream_connect(address, timeout_ms, -1, &fd, err);
+    if (rc != 0) {
+        tls_context_unref(tls);
+        return rc;
+    }
+    query.stream = stream_new(fd, tls, &limits, &callbacks, &query);
+    tls_context_unref(tls);
     rc =
         query.stream ? exchange(&query, timeout_ms, &why) : err_set(&why, -ENOMEM, "out of memory");
     stream_free(query.stream);

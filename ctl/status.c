@@ -14,7 +14,7 @@
 #define TIMEOUT_MS 5000
 
 struct status_options {
-    const char *address;
+    const char *address, *key;
     bool json, watch;
     double interval;
 };
@@ -24,6 +24,9 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
     switch (key) {
     case 'c':
         options->address = value;
+        return 0;
+    case 'k':
+        options->key = value;
         return 0;
     case 'j':
         options->json = true;
@@ -222,7 +225,7 @@ static int print_text(const Convoy__Status *status, struct err *err) {
 static int show_once(const struct status_options *options, struct err *err) {
     Convoy__Status *status;
     bool screen = options->watch && !options->json && isatty(STDOUT_FILENO);
-    int rc = query_status(options->address, TIMEOUT_MS, &status, err);
+    int rc = query_status(options->address, options->key, TIMEOUT_MS, &status, err);
     if (screen)
         fputs("\033[H\033[J", stdout); /* top left, and the rest of the screen empty */
     if (rc != 0)
@@ -265,6 +268,7 @@ static int run_status(const struct command *command, int argc, char **argv, stru
 
 static const struct command_option option_rows[] = {
     {'c', "to", "HOST:PORT", "the device to ask; it asks those behind it"},
+    {'k', "key", "FILE", "the line's key (default: the file that CONVOY_KEY names)"},
     {'w', "watch", NULL, "show it again and again, in place on a terminal"},
     {'n', "interval", "SECONDS", "pause of --watch (default 1)"},
     {'j', "json", NULL, "print JSON; with --watch one line each time"},

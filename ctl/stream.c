@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define READS_AT_ONCE 64 /* then the owner gets a turn */
+#define WIRE_BYTES    (128 * 1024)
 
 /* A message under way out. */
 struct outgoing {
@@ -29,6 +30,9 @@ struct outgoing {
 
 struct stream {
     int fd;
+    struct tls_channel *tls; /* NULL: not encrypted */
+    uint8_t *wire;           /* WIRE_BYTES for what is to be decrypted; NULL without tls */
+    bool has_read;           /* something has come */
     struct reader *reader;
     struct outgoing *first, **end; /* the queue, and where its next one goes */
     size_t queued;
@@ -96,9 +100,24 @@ int stream_connect(const char *address, int timeout_ms, int wake_fd, int *ret_fd
     return 0;
 }
 
+int stream_load_key(const char *path, struct tls_context **ret_tls, struct err *err) {
+    struct tls_keys keys;
+    if (!path)
+        path = getenv("CONVOY_KEY");
+    *ret_tls = NULL;
+    if (!path || !*path)
+        return 0;
+    int rc = tls_keys_load(path, &keys, err);
+    if (rc < 0)
+        return rc;
+    *ret_tls = tls_context_new(&keys);
+    tls_keys_wipe(&keys);
+    return *ret_tls ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
 /* ---- messages ---- */
 
-struct stream *stream_new(int fd, const struct reader_limits *limits,
+struct stream *stream_new(int fd, struct tls_context *tls, const struct reader_limits *limits,
                           const struct reader_callbacks *callbacks, void *arg) {
     struct stream *stream = calloc(1, sizeof(*stream));
     if (!stream) {
@@ -108,11 +127,17 @@ struct stream *stream_new(int fd, const struct reader_limits *limits,
     stream->fd = fd;
     stream->end = &stream->first;
     stream->reader = reader_new(limits, callbacks, arg);
-    if (!stream->reader) {
-        stream_free(stream);
-        return NULL;
-    }
+    if (!stream->reader)
+        goto fail;
+    if (!tls)
+        return stream;
+    stream->wire = malloc(WIRE_BYTES);
+    if (!stream->wire || tls_channel_new(tls, TLS_CONNECTS, &stream->tls) < 0)
+        goto fail;
     return stream;
+fail:
+    stream_free(stream);
+    return NULL;
 }
 
 static void drop_first(struct stream *stream) {
@@ -133,6 +158,8 @@ void stream_free(struct stream *stream) {
     while (stream->first)
         drop_first(stream);
     reader_free(stream->reader);
+    tls_channel_free(stream->tls);
+    free(stream->wire);
     close(stream->fd);
     free(stream);
 }
@@ -169,28 +196,79 @@ int stream_fd(const struct stream *stream) {
     return stream->fd;
 }
 
+/* Whether there is something that the socket could take. Nothing is encrypted before the handshake
+ * is done. */
+static bool wants_to_write(const struct stream *stream) {
+    size_t bytes = 0;
+    if (!stream->tls)
+        return stream->queued > 0;
+    tls_channel_pending(stream->tls, &bytes);
+    return bytes > 0 || (stream->queued > 0 && tls_channel_is_ready(stream->tls));
+}
+
 short stream_events(const struct stream *stream) {
-    return (short)(POLLIN | (stream->queued ? POLLOUT : 0));
+    return (short)(POLLIN | (wants_to_write(stream) ? POLLOUT : 0));
+}
+
+/* ---- reading ---- */
+
+static int end_of_stream(const struct stream *stream, struct err *err) {
+    if (stream->tls && !tls_channel_is_ready(stream->tls))
+        return err_set(err, -ECONNRESET,
+                       "connection closed by the other side before it was encrypted; does the "
+                       "device have a `key:`?");
+    return err_set(err, -ECONNRESET, "connection closed by the other side%s",
+                   reader_is_mid_message(stream->reader) ? " within a message" : "");
+}
+
+/* Decrypts bytes of wire into the reader's windows. */
+static int decrypt(struct stream *stream, size_t bytes, struct err *err) {
+    tls_channel_feed(stream->tls, stream->wire, bytes);
+    for (;;) {
+        void *window;
+        size_t size;
+        reader_window(stream->reader, &window, &size);
+        ssize_t n = tls_channel_read(stream->tls, window, size, err);
+        if (n == -EAGAIN)
+            return 0;
+        if (n <= 0)
+            return n == 0 ? end_of_stream(stream, err) : (int)n;
+        int rc = reader_advance(stream->reader, (size_t)n, err);
+        if (rc != 0)
+            return rc;
+    }
+}
+
+/* bytes have come to data. */
+static int take(struct stream *stream, const void *data, size_t bytes, struct err *err) {
+    bool first = !stream->has_read;
+    stream->has_read = true;
+    if (stream->tls)
+        return decrypt(stream, bytes, err);
+    if (first && tls_is_record(data, bytes))
+        return err_set(err, -EPROTO,
+                       "it wants an encrypted connection; name the line's key with --key FILE");
+    return reader_advance(stream->reader, bytes, err);
 }
 
 int stream_read(struct stream *stream, size_t *ret_bytes, struct err *err) {
     size_t total = 0;
     for (int i = 0; i < READS_AT_ONCE; i++) {
-        void *data;
-        size_t size;
-        reader_window(stream->reader, &data, &size);
+        void *data = stream->wire;
+        size_t size = WIRE_BYTES;
+        if (!stream->tls)
+            reader_window(stream->reader, &data, &size);
         ssize_t n = recv(stream->fd, data, size, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;
-        if (n < 0)
+        if (n < 0 && !(errno == ECONNRESET && stream->tls))
             return err_set(err, -errno, "connection lost: %s", strerror(errno));
-        if (n == 0)
-            return err_set(err, -ECONNRESET, "connection closed by the other side%s",
-                           reader_is_mid_message(stream->reader) ? " within a message" : "");
+        if (n <= 0)
+            return end_of_stream(stream, err);
         total += (size_t)n;
-        int rc = reader_advance(stream->reader, (size_t)n, err);
+        int rc = take(stream, data, (size_t)n, err);
         if (rc != 0)
             return rc;
     }
@@ -198,10 +276,11 @@ int stream_read(struct stream *stream, size_t *ret_bytes, struct err *err) {
     return 0;
 }
 
+/* ---- writing ---- */
+
 /* The unwritten rest of a message. Returns the number of pieces. */
-static int rest_of(const struct outgoing *out, struct iovec pieces[2]) {
-    int count = 0;
-    size_t skip = out->written;
+static size_t rest_of(const struct outgoing *out, struct iovec pieces[2]) {
+    size_t count = 0, skip = out->written;
     if (skip < out->header_bytes) {
         pieces[count++] = (struct iovec){out->header + skip, out->header_bytes - skip};
         skip = 0;
@@ -214,22 +293,68 @@ static int rest_of(const struct outgoing *out, struct iovec pieces[2]) {
     return count;
 }
 
-int stream_write(struct stream *stream, struct err *err) {
-    while (stream->first) {
-        struct outgoing *out = stream->first;
+/* bytes more of the first message are written. */
+static void advance_first(struct stream *stream, size_t bytes) {
+    struct outgoing *out = stream->first;
+    out->written += bytes;
+    if (out->written == out->header_bytes + out->payload_bytes)
+        drop_first(stream);
+}
+
+/* The outcome of a send: 0 to go on, 1 when the socket is full, or -errno. */
+static int sent(ssize_t n, struct err *err) {
+    if (n >= 0 || errno == EINTR)
+        return 0;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        return 1;
+    return err_set(err, -errno, "connection lost: %s", strerror(errno));
+}
+
+static int write_plain(struct stream *stream, struct err *err) {
+    int rc = 0;
+    while (stream->first && rc == 0) {
         struct iovec pieces[2];
         struct msghdr message = {.msg_iov = pieces};
-        message.msg_iovlen = (size_t)rest_of(out, pieces);
+        message.msg_iovlen = rest_of(stream->first, pieces);
         ssize_t n = sendmsg(stream->fd, &message, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            return 0;
+        rc = sent(n, err);
+        if (n > 0)
+            advance_first(stream, (size_t)n);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+/* Encrypts what is queued, as far as there is room. 0 or -EPROTO. */
+static int encrypt(struct stream *stream, struct err *err) {
+    while (stream->first) {
+        struct iovec pieces[2];
+        rest_of(stream->first, pieces);
+        ssize_t n = tls_channel_write(stream->tls, pieces[0].iov_base, pieces[0].iov_len, err);
         if (n < 0)
-            return err_set(err, -errno, "connection lost: %s", strerror(errno));
-        out->written += (size_t)n;
-        if (out->written == out->header_bytes + out->payload_bytes)
-            drop_first(stream);
+            return n == -EAGAIN ? 0 : (int)n;
+        advance_first(stream, (size_t)n);
     }
     return 0;
+}
+
+static int write_encrypted(struct stream *stream, struct err *err) {
+    int rc = 0;
+    while (rc == 0) {
+        size_t bytes;
+        rc = encrypt(stream, err);
+        if (rc < 0)
+            return rc;
+        const void *pending = tls_channel_pending(stream->tls, &bytes);
+        if (bytes == 0)
+            return 0;
+        ssize_t n = send(stream->fd, pending, bytes, MSG_NOSIGNAL);
+        rc = sent(n, err);
+        if (n > 0)
+            tls_channel_sent(stream->tls, (size_t)n);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int stream_write(struct stream *stream, struct err *err) {
+    return stream->tls ? write_encrypted(stream, err) : write_plain(stream, err);
 }

@@ -184,6 +184,25 @@ static int read_config(const struct device *device, struct config **ret_config, 
     return 0;
 }
 
+/* The keys of a configuration, ready for use; NULL where it names none. */
+static int read_keys(const struct config *config, struct tls_context **ret_tls, struct err *err) {
+    struct tls_keys keys;
+    *ret_tls = NULL;
+    if (!config->key)
+        return 0;
+    int rc = tls_keys_load(config->key, &keys, err);
+    if (rc < 0)
+        return err_prefix(err, rc, "%s: `key:`", config->file);
+    *ret_tls = tls_context_new(&keys);
+    if (*ret_tls)
+        log_info("every connection is encrypted with key %s%s%s", keys.keys[0].id,
+                 keys.count > 1 ? "; also accepted: " : "", keys.count > 1 ? keys.keys[1].id : "");
+    else
+        rc = err_set(err, -ENOMEM, "out of memory");
+    tls_keys_wipe(&keys);
+    return rc;
+}
+
 static void keep_number(const char *key, int old, int *new) {
     if (old == *new)
         return;
@@ -202,6 +221,8 @@ static void keep_until_restart(struct config *old, struct config *new) {
 }
 
 static void finish_reload(struct device *device) {
+    tls_context_unref(device->next_tls);
+    device->next_tls = NULL;
     device->events.on_reloaded(device->events_arg);
     tell_status(device);
     if (device->reload_again && !device->draining) {
@@ -225,6 +246,8 @@ static void on_built(void *arg, int rc, struct config *config, struct held *held
         config_free(device->config);
         device->config = config;
         device->sessions.max = (size_t)config->max_sessions;
+        net_set_tls(device->net, device->next_tls);
+        device->next_tls = NULL;
         log_info("reload: %s has been read", config->file);
         adopt(device, held);
     }
@@ -241,6 +264,8 @@ void device_reload(struct device *device) {
         return;
     }
     int rc = read_config(device, &config, &err);
+    if (rc == 0 && (rc = read_keys(config, &device->next_tls, &err)) < 0)
+        config_free(config);
     if (rc == 0) {
         keep_until_restart(device->config, config);
         rc = builder_run(device->builder, config, &device->plans);
@@ -524,6 +549,18 @@ static struct device *device_new(uv_loop_t *loop, const struct device_options *o
     return device;
 }
 
+static int use_keys(struct device *device, struct err *err) {
+    struct tls_context *tls;
+    int rc = read_keys(device->config, &tls, err);
+    if (rc == 0)
+        net_set_tls(device->net, tls);
+    if (rc == 0 && !tls && !config_address_is_loopback(device->config->listen))
+        log_warning("`insecure: true`: whoever reaches %s may use this device, and links are not "
+                    "encrypted; `key:` would change both",
+                    device->config->listen);
+    return rc;
+}
+
 int device_start(uv_loop_t *loop, const struct device_options *options,
                  const struct device_events *events, void *arg, struct device **ret_device,
                  struct err *err) {
@@ -537,6 +574,8 @@ int device_start(uv_loop_t *loop, const struct device_options *options,
         rc = err_set(err, -ENOMEM, "out of memory");
     else
         rc = read_config(device, &device->config, err);
+    if (rc == 0)
+        rc = use_keys(device, err);
     if (rc == 0)
         rc = held_build(device->config, NULL, 0, &held, err);
     sessions_init(&device->sessions, rc == 0 ? (size_t)device->config->max_sessions : 0);

@@ -18,7 +18,8 @@
 #define DEVICE_PLAN_GRACE_MS                                                                       \
     30000                       /* an older plan goes when no frame came under it for so long      \
                                  */
-#define DEVICE_UPSTREAMS_MAX 64 /* connections beside max_clients */
+#define DEVICE_UPSTREAMS_MAX 64 /* devices in front of this one */
+#define DEVICE_GREETINGS_MAX 64 /* connections that have not said Hello yet */
 
 struct device;
 
@@ -41,8 +42,7 @@ struct device {
     struct flow flow;
     struct sessions sessions;
     struct peer_list peers;
-    size_t clients,
-        upstreams; /* of peers, by role; those that have not said yet count as upstreams */
+    size_t greetings, clients, upstreams; /* of peers, by role */
     struct link_list links;
     struct status_list status_requests;
     uv_tcp_t *listeners;
@@ -51,10 +51,11 @@ struct device {
     uint64_t tick_us, last_tick_us, last_trim_us; /* period; when it last came; pool_trim() */
     uint64_t started_us;
     uint64_t drain_until_us;
-    bool draining;                                         /* no new frames */
-    bool leaving;                                          /* all answered: Goodbye has been said */
-    bool stopping;                                         /* every handle is closing */
-    bool reload_again;                                     /* a reload was asked for during one */
+    bool draining;                /* no new frames */
+    bool leaving;                 /* all answered: Goodbye has been said */
+    bool stopping;                /* every handle is closing */
+    struct tls_context *next_tls; /* keys of the configuration that is being built; NULL: none */
+    bool reload_again;            /* a reload was asked for during one */
     const char *config_path, *node_option, *listen_option; /* borrowed; for reloads */
     uint8_t active_id[SHA256_SIZE]; /* of the plan that client frames were last sent under */
     char status_text[512];

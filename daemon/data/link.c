@@ -57,7 +57,7 @@ static void handle_welcome(struct link *link, const Convoy__Message *message) {
         log_warning("link to %s at %s: the device there calls itself \"%.255s\"; look at `node:` "
                     "and `address:`",
                     link->node, link->address, welcome->node);
-    log_info("link to %s at %s is up", link->node, link->address);
+    log_info("link to %s at %s is up%s", link->node, link->address, conn_security(link->conn));
 }
 
 static void handle_plans(struct link *link, const Convoy__Message *message) {
@@ -212,7 +212,7 @@ static void on_connected(uv_connect_t *connect, int status) {
     if (status == UV_ECANCELED) /* it is being closed: the close callback goes on */
         return;
     if (status == 0)
-        status = conn_begin(link->conn, link->address);
+        status = conn_begin(link->conn, TLS_CONNECTS, link->address);
     if (status < 0) {
         conn_close(link->conn, uv_strerror(status));
         return;
@@ -329,8 +329,11 @@ void link_tick(struct link *link, uint64_t now_us) {
     Convoy__Ping ping = CONVOY__PING__INIT;
     uint64_t silent_us;
     char why[64];
-    if (link->state == LINK_CONNECTING && now_us - link->since_us > DEVICE_HELLO_MS * 1000) {
-        conn_close(link->conn, "no answer to the attempt to connect");
+    if ((link->state == LINK_CONNECTING || link->state == LINK_GREETING) &&
+        now_us - link->since_us > DEVICE_HELLO_MS * 1000) {
+        conn_close(link->conn, link->state == LINK_CONNECTING
+                                   ? "no answer to the attempt to connect"
+                                   : "no Welcome within 5 seconds");
         return;
     }
     if (link->state != LINK_GREETING && link->state != LINK_UP)

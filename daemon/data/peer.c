@@ -217,7 +217,7 @@ static void send_welcome(struct peer *peer, bool resumed) {
 static void greet_client(struct peer *peer, const Convoy__Hello *hello) {
     struct device *device = peer->device;
     bool resumed = false;
-    device->upstreams--;
+    device->greetings--;
     device->clients++;
     peer->role = PEER_CLIENT;
     snprintf(peer->name, sizeof(peer->name), "client %s", conn_name(peer->conn));
@@ -230,7 +230,7 @@ static void greet_client(struct peer *peer, const Convoy__Hello *hello) {
         if (!peer->session)
             return;
     }
-    log_info("%s \"%.64s\" connected%s", peer->name, hello->node,
+    log_info("%s \"%.64s\" connected%s%s", peer->name, hello->node, conn_security(peer->conn),
              resumed         ? " and resumed its session"
              : peer->session ? ""
                              : " (for status only: this device is not the first of a plan)");
@@ -240,12 +240,18 @@ static void greet_client(struct peer *peer, const Convoy__Hello *hello) {
 }
 
 static void greet_upstream(struct peer *peer, const Convoy__Hello *hello) {
+    peer->device->greetings--;
+    peer->device->upstreams++;
     peer->role = PEER_UPSTREAM;
     peer->origin.peer = peer;
     peer->origin.window.limit = (uint32_t)peer->device->config->queue;
     snprintf(peer->name, sizeof(peer->name), "device %.64s at %s", hello->node,
              conn_name(peer->conn));
-    log_info("%s connected", peer->name);
+    log_info("%s connected%s", peer->name, conn_security(peer->conn));
+    if (peer->device->upstreams > DEVICE_UPSTREAMS_MAX) {
+        conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY, "too many devices; try again later");
+        return;
+    }
     send_welcome(peer, false);
     peer_announce(peer);
 }
@@ -366,7 +372,9 @@ static void on_close(void *owner, const char *why) {
     struct device *device = peer->device;
     log_info("%s is gone: %s", peer->name, why);
     TAILQ_REMOVE(&device->peers, peer, entry);
-    if (peer->role == PEER_CLIENT)
+    if (peer->role == PEER_GREETING)
+        device->greetings--;
+    else if (peer->role == PEER_CLIENT)
         device->clients--;
     else
         device->upstreams--;
@@ -382,6 +390,17 @@ static void on_close(void *owner, const char *why) {
 static const struct conn_handlers conn_handlers = {on_header, on_message, on_close};
 
 /* ---- life ------------------------------------------------------------------------------------ */
+
+/* Makes room among the connections that have not said Hello yet: the one that has been silent
+ * longest goes, so that a flood of them cannot keep those out that say it at once. */
+static void drop_oldest_greeting(struct device *device) {
+    struct peer *peer;
+    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
+        if (peer->role == PEER_GREETING && conn_is_open(peer->conn)) {
+            conn_close(peer->conn, "it has not said Hello, and others came");
+            return;
+        }
+}
 
 void peer_accept(struct device *device, uv_stream_t *listener) {
     const struct reader_limits limits = {HELLO_HEADER_MAX, 0};
@@ -401,16 +420,14 @@ void peer_accept(struct device *device, uv_stream_t *listener) {
         return;
     }
     TAILQ_INSERT_TAIL(&device->peers, peer, entry);
-    device->upstreams++;
+    if (++device->greetings > DEVICE_GREETINGS_MAX)
+        drop_oldest_greeting(device);
     rc = uv_accept(listener, (uv_stream_t *)conn_handle(peer->conn));
     if (rc == 0)
-        rc = conn_begin(peer->conn, NULL);
+        rc = conn_begin(peer->conn, TLS_ACCEPTS, NULL);
     snprintf(peer->name, sizeof(peer->name), "connection from %s", conn_name(peer->conn));
     if (rc < 0)
         conn_close(peer->conn, uv_strerror(rc));
-    else if (device->upstreams > DEVICE_UPSTREAMS_MAX + (size_t)device->config->max_clients)
-        conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY,
-                     "too many connections; try again later");
 }
 
 static bool is_silent(const struct peer *peer, uint64_t now_us) {

@@ -7,6 +7,11 @@
  * others), after which the next gathering follows. Messages about frames go in order; small ones
  * (credits, pings) overtake them, but never inside a message.
  *
+ * Encrypted: what arrives is read into a buffer of the loop's and decrypted into the reader's
+ * window from there; what is queued is encrypted into the channel's buffer, in the same order, as
+ * far as there is room, and written from there. A message counts as written when it is encrypted.
+ * Nothing is encrypted before the handshake is done.
+ *
  * Failure: a malformed stream, or an owner that refuses a header, is answered with Goodbye; then
  * what still arrives is thrown away until the peer closes or LINGER_MS have passed, for a close()
  * with unread bytes would destroy the Goodbye on its way. A failed read or write closes at once. In
@@ -31,7 +36,7 @@
 #define INLINE_PIECES 6
 #define WAITING_BUFS  4 /* libuv's own room in a uv_write_t */
 #define LINGER_MS     1000
-#define SCRATCH_SIZE  4096
+#define SCRATCH_SIZE  (128 * 1024)
 
 enum conn_state { CONN_NEW, CONN_OPEN, CONN_LEAVING, CONN_CLOSING };
 
@@ -61,7 +66,8 @@ struct net {
     uv_prepare_t prepare;
     TAILQ_HEAD(, conn) dirty; /* connections with something to write */
     struct out_list free;
-    char scratch[SCRATCH_SIZE]; /* what is read from those that leave; never looked at */
+    struct tls_context *tls;    /* NULL: nothing is encrypted */
+    char scratch[SCRATCH_SIZE]; /* what is to be decrypted; and what those send that leave */
 };
 
 struct conn {
@@ -71,6 +77,8 @@ struct conn {
     uv_write_t write;
     uv_shutdown_t shutdown;
     TAILQ_ENTRY(conn) dirty;
+    struct tls_channel *tls; /* NULL: not encrypted */
+    enum tls_role role;
     struct reader *reader;
     struct conn_handlers handlers;
     void *owner;
@@ -89,6 +97,10 @@ struct conn {
     enum conn_state state;
     unsigned handles; /* that are not closed yet */
     bool is_dirty, is_writing;
+    bool is_busy;    /* there is something to write, since tx_since_us */
+    bool has_read;   /* something has come */
+    bool said_close; /* encrypted: the peer has been told that nothing follows */
+    char security[80];
     char name[CONN_NAME_SIZE];
     char why[sizeof(((struct err *)NULL)->text)];
 };
@@ -126,6 +138,11 @@ struct net *net_new(uv_loop_t *loop, struct pool *pool) {
     return net;
 }
 
+void net_set_tls(struct net *net, struct tls_context *tls) {
+    tls_context_unref(net->tls);
+    net->tls = tls;
+}
+
 void net_close(struct net *net) {
     if (net && !uv_is_closing((uv_handle_t *)&net->prepare))
         uv_close((uv_handle_t *)&net->prepare, NULL);
@@ -139,6 +156,7 @@ void net_free(struct net *net) {
         TAILQ_REMOVE(&net->free, out, link);
         free(out);
     }
+    tls_context_unref(net->tls);
     free(net);
 }
 
@@ -177,8 +195,11 @@ static void out_finish(struct conn *conn, struct out *out, int status) {
 }
 
 static void out_enqueue(struct conn *conn, struct out_list *list, struct out *out) {
-    if (conn->queued++ == 0)
+    conn->queued++;
+    if (!conn->is_busy) {
+        conn->is_busy = true;
         conn->tx_since_us = now_us();
+    }
     TAILQ_INSERT_TAIL(list, out, link);
     mark_dirty(conn);
 }
@@ -251,8 +272,11 @@ static void on_shutdown(uv_shutdown_t *req, int status) {
     (void)status;
 }
 
+/* Nothing is left to write. */
 static void drained(struct conn *conn) {
-    conn->tx_busy_us += now_us() - conn->tx_since_us;
+    if (conn->is_busy)
+        conn->tx_busy_us += now_us() - conn->tx_since_us;
+    conn->is_busy = false;
     if (conn->state == CONN_LEAVING)
         uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown);
 }
@@ -266,22 +290,18 @@ static void on_written(uv_write_t *req, int status) {
         conn_close(conn, uv_strerror(status));
         return;
     }
-    consume(conn, conn->waiting_bytes);
-    if (conn->queued == 0)
+    if (conn->tls)
+        tls_channel_sent(conn->tls, conn->waiting_bytes);
+    else
+        consume(conn, conn->waiting_bytes);
+    if (!conn->tls && conn->queued == 0)
         drained(conn);
     else
         mark_dirty(conn);
 }
 
-/* Lets libuv write the first pieces of the first message when the socket has room again. That
- * message has begun with this: nothing may come before it any more. */
-static void wait_for_room(struct conn *conn) {
-    uv_buf_t bufs[GATHER_MAX];
-    unsigned count;
-    conn->partial = take_first(conn);
-    count = gather_out(conn->partial, bufs, 0);
-    if (count > WAITING_BUFS)
-        count = WAITING_BUFS;
+/* Lets libuv write these when the socket has room again: nothing else is written until then. */
+static void write_later(struct conn *conn, const uv_buf_t *bufs, unsigned count) {
     conn->waiting_bytes = 0;
     for (unsigned i = 0; i < count; i++)
         conn->waiting_bytes += bufs[i].len;
@@ -293,10 +313,23 @@ static void wait_for_room(struct conn *conn) {
         conn->is_writing = true;
 }
 
-static void conn_flush(struct conn *conn) {
+/* The first pieces of the first message, when the socket has room. That message has begun with
+ * this: nothing may come before it any more. */
+static void wait_for_room(struct conn *conn) {
     uv_buf_t bufs[GATHER_MAX];
-    while (!conn->is_writing && conn->queued > 0 &&
-           (conn->state == CONN_OPEN || conn->state == CONN_LEAVING)) {
+    unsigned count;
+    conn->partial = take_first(conn);
+    count = gather_out(conn->partial, bufs, 0);
+    write_later(conn, bufs, count < WAITING_BUFS ? count : WAITING_BUFS);
+}
+
+static bool may_write(const struct conn *conn) {
+    return !conn->is_writing && (conn->state == CONN_OPEN || conn->state == CONN_LEAVING);
+}
+
+static void flush_plain(struct conn *conn) {
+    uv_buf_t bufs[GATHER_MAX];
+    while (may_write(conn) && conn->queued > 0) {
         size_t bytes = 0;
         unsigned count = gather(conn, bufs);
         for (unsigned i = 0; i < count; i++)
@@ -313,6 +346,65 @@ static void conn_flush(struct conn *conn) {
         else if (conn->queued == 0)
             drained(conn);
     }
+}
+
+/* Encrypts what is queued, as far as the channel has room. */
+static void encrypt(struct conn *conn) {
+    uv_buf_t bufs[GATHER_MAX];
+    struct err err = {""};
+    bool is_full = false;
+    while (conn->queued > 0 && !is_full) {
+        unsigned count = gather(conn, bufs);
+        size_t bytes = 0;
+        for (unsigned i = 0; i < count && !is_full; i++) {
+            ssize_t n = tls_channel_write(conn->tls, bufs[i].base, bufs[i].len, &err);
+            if (n < 0 && n != -EAGAIN) {
+                conn_close(conn, err.text);
+                return;
+            }
+            bytes += n > 0 ? (size_t)n : 0;
+            is_full = n < (ssize_t)bufs[i].len;
+        }
+        consume(conn, bytes);
+    }
+    if (conn->queued == 0 && conn->state == CONN_LEAVING && !conn->said_close) {
+        conn->said_close = true;
+        tls_channel_shutdown(conn->tls);
+    }
+}
+
+static void flush_encrypted(struct conn *conn) {
+    while (may_write(conn)) {
+        uv_buf_t buf;
+        size_t bytes;
+        encrypt(conn);
+        buf.base = (char *)(uintptr_t)tls_channel_pending(conn->tls, &bytes);
+        buf.len = bytes;
+        if (bytes == 0) {
+            if (conn->queued == 0)
+                drained(conn);
+            return;
+        }
+        int rc = uv_try_write((uv_stream_t *)&conn->tcp, &buf, 1);
+        if (rc < 0 && rc != UV_EAGAIN) {
+            conn_close(conn, uv_strerror(rc));
+            return;
+        }
+        if (rc > 0)
+            tls_channel_sent(conn->tls, (size_t)rc);
+        if (rc < 0 || (size_t)rc < bytes) {
+            buf.base = (char *)(uintptr_t)tls_channel_pending(conn->tls, &bytes);
+            buf.len = bytes;
+            write_later(conn, &buf, 1);
+        }
+    }
+}
+
+static void conn_flush(struct conn *conn) {
+    if (conn->tls)
+        flush_encrypted(conn);
+    else
+        flush_plain(conn);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -350,7 +442,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     void *data = conn->net->scratch;
     size_t size = SCRATCH_SIZE;
     (void)suggested;
-    if (conn->state == CONN_OPEN)
+    if (conn->state == CONN_OPEN && !conn->tls)
         reader_window(conn->reader, &data, &size);
     buf->base = data;
     buf->len = size;
@@ -382,22 +474,87 @@ static void reader_failed(struct conn *conn, int rc, const struct err *err) {
     conn_goodbye(conn, code, text[0] ? text : strerror(-rc));
 }
 
+/* How the stream has ended, for the log. */
+static const char *end_of_stream(const struct conn *conn, ssize_t nread) {
+    if (conn->state == CONN_OPEN && reader_is_mid_message(conn->reader))
+        return "the connection broke in the middle of a message";
+    return nread == UV_EOF ? "the peer closed the connection" : uv_strerror((int)nread);
+}
+
+/* The stream cannot be decrypted: what TLS has to say about it goes out as far as the socket takes
+ * it at once, and then the connection ends. */
+static void decryption_failed(struct conn *conn, const char *why) {
+    size_t bytes;
+    const void *alert = tls_channel_pending(conn->tls, &bytes);
+    uv_buf_t buf = {.base = (char *)(uintptr_t)alert, .len = bytes};
+    if (bytes > 0 && !conn->is_writing)
+        uv_try_write((uv_stream_t *)&conn->tcp, &buf, 1);
+    conn_close(conn, why);
+}
+
+/* Decrypts what has come into the reader's windows. */
+static void decrypt(struct conn *conn, const char *data, size_t bytes) {
+    struct err err = {""};
+    tls_channel_feed(conn->tls, data, bytes);
+    while (conn->state == CONN_OPEN) {
+        void *window;
+        size_t size;
+        reader_window(conn->reader, &window, &size);
+        ssize_t n = tls_channel_read(conn->tls, window, size, &err);
+        if (n == -EAGAIN)
+            break;
+        if (n <= 0) {
+            decryption_failed(conn, n == 0 ? end_of_stream(conn, UV_EOF) : err.text);
+            return;
+        }
+        int rc = reader_advance(conn->reader, (size_t)n, &err);
+        if (rc < 0)
+            reader_failed(conn, rc, &err);
+    }
+    if (conn->state == CONN_OPEN)
+        mark_dirty(conn); /* the handshake goes on; or what has waited for it */
+}
+
+/* Whether a stream that begins so is encrypted as this end wants it; else the connection ends. A
+ * peer that connects without a key is told in plain words: nothing has been queued for it before.
+ */
+static bool take_first_bytes(struct conn *conn, const char *data, size_t bytes) {
+    bool is_tls = tls_is_record(data, bytes);
+    if (is_tls == (conn->tls != NULL))
+        return true;
+    if (is_tls) {
+        conn_close(conn, "it speaks TLS, but this device has no key: give it one with `key:`");
+    } else if (conn->queued > 0 || conn->role == TLS_CONNECTS) {
+        conn_close(conn, "it does not speak TLS: does it have the `key:`?");
+    } else {
+        tls_channel_free(conn->tls);
+        conn->tls = NULL;
+        conn_goodbye(conn, CONVOY__CODE__CODE_NOT_ENCRYPTED,
+                     "this device takes encrypted connections only: name its key");
+    }
+    return false;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
     struct conn *conn = stream->data;
     struct err err = {""};
-    (void)buf;
     if (nread == 0)
         return;
     if (nread < 0) {
-        bool cut = conn->state == CONN_OPEN && reader_is_mid_message(conn->reader);
-        conn_close(conn, cut               ? "the connection broke in the middle of a message"
-                         : nread == UV_EOF ? "the peer closed the connection"
-                                           : uv_strerror((int)nread));
+        conn_close(conn, end_of_stream(conn, nread));
         return;
     }
     conn->last_rx_us = now_us();
     if (conn->state != CONN_OPEN)
         return;
+    bool first = !conn->has_read;
+    conn->has_read = true;
+    if (first && !take_first_bytes(conn, buf->base, (size_t)nread))
+        return;
+    if (conn->tls) {
+        decrypt(conn, buf->base, (size_t)nread);
+        return;
+    }
     int rc = reader_advance(conn->reader, (size_t)nread, &err);
     if (rc < 0)
         reader_failed(conn, rc, &err);
@@ -459,7 +616,10 @@ static void name_peer(struct conn *conn) {
     snprintf(conn->name, sizeof(conn->name), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
 }
 
-int conn_begin(struct conn *conn, const char *name) {
+int conn_begin(struct conn *conn, enum tls_role role, const char *name) {
+    if (conn->net->tls && tls_channel_new(conn->net->tls, role, &conn->tls) < 0)
+        return UV_ENOMEM;
+    conn->role = role;
     if (name)
         snprintf(conn->name, sizeof(conn->name), "%s", name);
     else
@@ -467,9 +627,19 @@ int conn_begin(struct conn *conn, const char *name) {
     conn->last_rx_us = now_us();
     uv_tcp_nodelay(&conn->tcp, 1);
     int rc = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
-    if (rc == 0)
-        conn->state = CONN_OPEN;
-    return rc;
+    if (rc < 0)
+        return rc;
+    conn->state = CONN_OPEN;
+    if (conn->tls)
+        mark_dirty(conn); /* the handshake begins */
+    return 0;
+}
+
+const char *conn_security(struct conn *conn) {
+    if (conn->tls && tls_channel_is_ready(conn->tls))
+        snprintf(conn->security, sizeof(conn->security), ", %s with key %s",
+                 tls_channel_cipher(conn->tls), tls_channel_key_id(conn->tls));
+    return conn->security;
 }
 
 const char *conn_name(const struct conn *conn) {
@@ -488,6 +658,7 @@ static void on_handle_closed(uv_handle_t *handle) {
     cancel_all(conn);
     conn->handlers.on_close(conn->owner, conn->why);
     buffer_unref(conn->incoming);
+    tls_channel_free(conn->tls);
     reader_free(conn->reader);
     free(conn);
 }
@@ -653,5 +824,5 @@ void conn_excuse(struct conn *conn, uint64_t us) {
 
 void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us) {
     *ret_bytes = conn->tx_bytes;
-    *ret_busy_us = conn->tx_busy_us + (conn->queued > 0 ? now_us() - conn->tx_since_us : 0);
+    *ret_busy_us = conn->tx_busy_us + (conn->is_busy ? now_us() - conn->tx_since_us : 0);
 }

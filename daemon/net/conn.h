@@ -1,10 +1,11 @@
-/* A connection: a TCP stream that carries messages both ways. Knows nothing of what they mean.
- * A layer that encrypts goes between this and the socket. */
+/* A connection: a TCP stream that carries messages both ways, encrypted where the device has a key.
+ * Knows nothing of what they mean. */
 #ifndef CONVOY_DAEMON_NET_CONN_H
 #define CONVOY_DAEMON_NET_CONN_H
 
 #include "daemon/data/pool.h"
 #include "proto/message.h"
+#include "tls/channel.h"
 
 #include <uv.h>
 
@@ -15,6 +16,10 @@
 struct net;
 
 struct net *net_new(uv_loop_t *loop, struct pool *pool);
+
+/* Connections that begin from now on are encrypted with these keys; NULL: not encrypted. Takes the
+ * caller's reference. */
+void net_set_tls(struct net *net, struct tls_context *tls);
 
 /* Closes the loop's handles; memory is released in net_free(), after the loop has run out. */
 void net_close(struct net *net);
@@ -45,7 +50,8 @@ struct segment {
     struct buffer *owner; /* that data lies in; NULL: it is static */
 };
 
-/* status 0: the kernel has all of the message. Else it will never be written. */
+/* status 0: the kernel has all of the message, or it is encrypted and goes there next. Else it will
+ * never be written. */
 typedef void conn_done(void *arg, int status);
 
 /* A connection that is not connected yet, with its handle initialised. 0, -ENOMEM, or libuv's
@@ -56,11 +62,16 @@ int conn_new(struct net *net, const struct reader_limits *limits,
 /* For uv_accept(), uv_tcp_connect(). */
 uv_tcp_t *conn_handle(struct conn *conn);
 
-/* Starts reading, after the handle has been connected. name is for logs ("127.0.0.1:4711"); NULL
- * asks the socket. On error the caller closes it. */
-int conn_begin(struct conn *conn, const char *name);
+/* Starts reading, after the handle has been connected; role is this end's. What is sent before the
+ * handshake is done waits for it. name is for logs ("127.0.0.1:4711"); NULL asks the socket. On
+ * error the caller closes it. */
+int conn_begin(struct conn *conn, enum tls_role role, const char *name);
 
 const char *conn_name(const struct conn *conn);
+
+/* How it is encrypted, for logs: ", TLS_AES_128_GCM_SHA256 with key 0123456789abcdef"; "" where it
+ * is not, or not yet. Valid until the next call. */
+const char *conn_security(struct conn *conn);
 
 /* Queues a small message ahead of frames and results: it is written at the end of this turn of the
  * loop. Failures end the connection, so that callers need not look. */
@@ -94,7 +105,8 @@ void conn_excuse(struct conn *conn, uint64_t us);
 /* Limits for messages that have not begun to arrive yet. */
 void conn_set_limits(struct conn *conn, const struct reader_limits *limits);
 
-/* What was written since the start, and how long it took while there was something to write. */
+/* What was written since the start (before encryption), and how long it took while there was
+ * something to write. */
 void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us);
 
 /* Packs a message that payload_bytes will follow into a pooled buffer; the caller's reference. */

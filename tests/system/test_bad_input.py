@@ -109,7 +109,7 @@ class Configurations(Refused):
         self.assertIn(stages[0][1], said)
         self.assertRegex(said, "in use")
 
-    def test_listening_off_loopback_without_insecure(self):
+    def test_listening_off_loopback_without_a_key(self):
         config, _ = self.config(cuts=[], extra="listen: 0.0.0.0:0\n")
         self.assertIn("insecure", self.daemon_refuses(config))
 

@@ -388,19 +388,11 @@ static void contradictory_pipeline_is_refused(void **state) {
     expect_refusals(refusals, LENGTH(refusals));
 }
 
-static void key_of_a_later_version_is_refused(void **state) {
+static void http_of_a_later_version_is_refused(void **state) {
     static const struct refusal refusals[] = {
-        {"listen: 0.0.0.0:7433\nkey: /etc/convoy/cluster.key\n",
-         "f.yaml:2:1: 'key' cannot be used yet: links are not encrypted in this version. Remove "
-         "it; "
-         "to listen off loopback, on a network that you trust, say 'insecure: true'"},
         {"http: 127.0.0.1:7434\n", "f.yaml:1:1: 'http' cannot be used yet: this version serves "
                                    "nothing by HTTP. Remove it, or "
                                    "say 'http: off'; 'convoyctl status' shows the line"},
-        {"insecure: true\nkey: k\n",
-         "f.yaml:2:1: 'key' cannot be used yet: links are not encrypted in this version. Remove "
-         "it; "
-         "to listen off loopback, on a network that you trust, say 'insecure: true'"},
     };
     (void)state;
     expect_refusals(refusals, LENGTH(refusals));
@@ -739,10 +731,11 @@ static void listen_is_settled_from_the_first_that_says(void **state) {
     }
 }
 
-static void listening_off_loopback_is_refused_without_insecure(void **state) {
+static void listening_off_loopback_is_refused_without_key_or_insecure(void **state) {
 #define REMEDY                                                                                     \
-    ": other machines can reach this address, and links are not encrypted in this version. On a "  \
-    "network that you trust, add 'insecure: true' to the YAML; else listen on 127.0.0.1"
+    ": other machines can reach this address, and there is no key. Make one with `convoyctl "      \
+    "keygen`, copy it to every device and name it with 'key:'; or say 'insecure: true' on a "      \
+    "network that you trust; or listen on 127.0.0.1"
     static const struct {
         const char *yaml, *node, *listen, *sentence;
     } cases[] = {
@@ -774,6 +767,17 @@ static void listening_off_loopback_is_refused_without_insecure(void **state) {
     }
 }
 
+static void a_key_allows_to_listen_off_loopback(void **state) {
+    struct config *config =
+        parse_good("node: x\nlisten: 0.0.0.0:7433\nkey: a.key\n", "/etc/f.yaml");
+    struct err err = {""};
+    (void)state;
+    assert_string_equal(config->key, "/etc/a.key");
+    assert_int_equal(config_override(config, NULL, NULL, &err), 0);
+    assert_string_equal(config->listen, "0.0.0.0:7433");
+    config_free(config);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(empty_file_gives_the_defaults),
@@ -791,7 +795,7 @@ int main(void) {
         cmocka_unit_test(wrong_value_is_refused),
         cmocka_unit_test(bad_address_is_refused),
         cmocka_unit_test(contradictory_pipeline_is_refused),
-        cmocka_unit_test(key_of_a_later_version_is_refused),
+        cmocka_unit_test(http_of_a_later_version_is_refused),
         cmocka_unit_test(what_is_not_plain_yaml_is_refused),
         cmocka_unit_test(nul_byte_is_refused),
         cmocka_unit_test(billion_laughs_is_refused_at_its_first_anchor),
@@ -809,7 +813,8 @@ int main(void) {
         cmocka_unit_test(host_that_does_not_fit_is_refused),
         cmocka_unit_test(loopback_is_told_from_the_rest),
         cmocka_unit_test(listen_is_settled_from_the_first_that_says),
-        cmocka_unit_test(listening_off_loopback_is_refused_without_insecure),
+        cmocka_unit_test(listening_off_loopback_is_refused_without_key_or_insecure),
+        cmocka_unit_test(a_key_allows_to_listen_off_loopback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* A connection whose peer reads slowly: what goes out stays whole and in order. */
+/* A connection whose peer reads slowly, encrypted and not: what goes out stays whole and in order.
+ */
 #include "daemon/net/conn.h"
 #include "tests/lib/messages.h"
 
@@ -24,7 +25,8 @@ struct pair {
     struct pool *pool;
     struct net *net;
     struct conn *conn;
-    int fd; /* the other end */
+    int fd;                  /* the other end */
+    struct tls_channel *tls; /* of the other end; NULL: not encrypted */
     unsigned done, closed;
     struct sink sink;
 };
@@ -74,7 +76,14 @@ static void connect_pair(int fds[2]) {
     close(listener);
 }
 
-static int set_up(void **state) {
+static struct tls_context *make_context(void) {
+    struct tls_keys keys = {.count = 1, .keys = {{.secret = "a secret", .id = "0123456789abcdef"}}};
+    struct tls_context *context = tls_context_new(&keys);
+    assert_non_null(context);
+    return context;
+}
+
+static struct pair *begin_pair(struct tls_context *tls) {
     const struct reader_limits limits = {MESSAGE_HEADER_MAX, 0};
     struct pair *pair = calloc(1, sizeof(*pair));
     int fds[2];
@@ -83,11 +92,25 @@ static int set_up(void **state) {
     uv_loop_init(&pair->loop);
     pair->pool = pool_new();
     pair->net = net_new(&pair->loop, pair->pool);
+    net_set_tls(pair->net, tls);
     assert_int_equal(conn_new(pair->net, &limits, &handlers, pair, &pair->conn), 0);
     assert_int_equal(uv_tcp_open(conn_handle(pair->conn), fds[0]), 0);
-    assert_int_equal(conn_begin(pair->conn, "test"), 0);
+    assert_int_equal(conn_begin(pair->conn, TLS_ACCEPTS, "test"), 0);
     pair->fd = fds[1];
     sink_init(&pair->sink, MESSAGE_HEADER_MAX, PAYLOAD_BYTES);
+    return pair;
+}
+
+static int set_up(void **state) {
+    *state = begin_pair(NULL);
+    return 0;
+}
+
+static int set_up_encrypted(void **state) {
+    struct pair *pair = begin_pair(make_context());
+    struct tls_context *context = make_context();
+    assert_int_equal(tls_channel_new(context, TLS_CONNECTS, &pair->tls), 0);
+    tls_context_unref(context);
     *state = pair;
     return 0;
 }
@@ -102,6 +125,7 @@ static int tear_down(void **state) {
     assert_int_equal(uv_loop_close(&pair->loop), 0);
     pool_free(pair->pool);
     close(pair->fd);
+    tls_channel_free(pair->tls);
     sink_fini(&pair->sink);
     free(pair);
     return 0;
@@ -139,16 +163,47 @@ static void send_ping(struct pair *pair) {
     conn_send(pair->conn, &message);
 }
 
+static void take(struct pair *pair, const char *bytes, size_t count) {
+    if (sink_feed(&pair->sink, bytes, count, count) < 0)
+        fail_msg("what arrived is not a message: %s", pair->sink.err.text);
+}
+
+/* The other end's part in the handshake. */
+static void write_pending(struct pair *pair) {
+    size_t bytes;
+    const void *pending = tls_channel_pending(pair->tls, &bytes);
+    if (bytes > 0) {
+        assert_int_equal(write(pair->fd, pending, bytes), bytes);
+        tls_channel_sent(pair->tls, bytes);
+    }
+}
+
+static void decrypt(struct pair *pair, const char *bytes, size_t count) {
+    static char plain[16384];
+    struct err err = {""};
+    ssize_t got;
+    tls_channel_feed(pair->tls, bytes, count);
+    while ((got = tls_channel_read(pair->tls, plain, sizeof(plain), &err)) > 0)
+        take(pair, plain, (size_t)got);
+    if (got != -EAGAIN && got != 0)
+        fail_msg("what arrived cannot be decrypted: %s", err.text);
+    write_pending(pair);
+}
+
 /* Reads at most max bytes of what is there. */
 static void read_some(struct pair *pair, size_t max) {
     static char bytes[65536];
+    if (pair->tls)
+        write_pending(pair);
     ssize_t got = read(pair->fd, bytes, max < sizeof(bytes) ? max : sizeof(bytes));
     if (got < 0) {
         assert_int_equal(errno, EAGAIN);
         return;
     }
-    if (sink_feed(&pair->sink, bytes, (size_t)got, (size_t)got) < 0)
-        fail_msg("what arrived is not a message: %s", pair->sink.err.text);
+    if (pair->tls)
+        decrypt(pair, bytes, (size_t)got);
+    else
+        take(pair, bytes, (size_t)got);
 }
 
 static void small_messages_never_get_between_the_bytes_of_others(void **state) {
@@ -198,14 +253,74 @@ static void a_peer_that_reads_no_small_message_is_closed(void **state) {
     assert_false(conn_is_open(pair->conn));
 }
 
+static void nothing_is_sent_before_the_handshake_is_done(void **state) {
+    struct pair *pair = *state;
+    char byte;
+    send_ping(pair);
+    for (int turn = 0; turn < 10; turn++)
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+    assert_int_equal(recv(pair->fd, &byte, 1, MSG_PEEK), -1);
+    assert_string_equal(conn_security(pair->conn), "");
+    for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < 1; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        read_some(pair, 65536);
+    }
+    assert_int_equal(pair->sink.messages, 1);
+    assert_non_null(strstr(conn_security(pair->conn), "with key 0123456789abcdef"));
+}
+
+/* The peer of an end with a key does not speak TLS; that of one without does. */
+static void an_end_with_a_key_and_one_without_part_at_once(void **state) {
+    struct pair *pair = *state;
+    struct tls_context *context = make_context();
+    struct tls_channel *hello;
+    size_t bytes;
+    assert_int_equal(tls_channel_new(context, TLS_CONNECTS, &hello), 0);
+    tls_context_unref(context);
+    const void *pending = tls_channel_pending(hello, &bytes);
+    if (pair->tls)
+        assert_int_equal(write(pair->fd, "\x90\x80\x80\x80\x00 a plain message", 22), 22);
+    else
+        assert_int_equal(write(pair->fd, pending, bytes), bytes);
+    for (int turn = 0; turn < TURNS_MAX && conn_is_open(pair->conn); turn++)
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+    assert_false(conn_is_open(pair->conn));
+    tls_channel_free(hello);
+}
+
+/* Goodbye is the last message, and is followed by TLS' own end of the stream. */
+static void goodbye_is_read_before_the_end(void **state) {
+    struct pair *pair = *state;
+    send_ping(pair);
+    for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < 1; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        read_some(pair, 65536);
+    }
+    conn_goodbye(pair->conn, CONVOY__CODE__CODE_TOO_MANY, "too many");
+    for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < 2; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        read_some(pair, 40); /* a record at a time; the one behind says that nothing follows */
+    }
+    assert_int_equal(pair->sink.messages, 2);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define ENCRYPTED(name)                                                                            \
+    { #name ", encrypted", name, set_up_encrypted, tear_down, NULL }
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(small_messages_never_get_between_the_bytes_of_others,
-                                        set_up, tear_down),
-        cmocka_unit_test_setup_teardown(many_frames_that_wait_are_no_reason_to_end_a_connection,
-                                        set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_peer_that_reads_no_small_message_is_closed, set_up,
-                                        tear_down),
+        TEST(small_messages_never_get_between_the_bytes_of_others),
+        ENCRYPTED(small_messages_never_get_between_the_bytes_of_others),
+        TEST(many_frames_that_wait_are_no_reason_to_end_a_connection),
+        ENCRYPTED(many_frames_that_wait_are_no_reason_to_end_a_connection),
+        TEST(a_peer_that_reads_no_small_message_is_closed),
+        ENCRYPTED(a_peer_that_reads_no_small_message_is_closed),
+        TEST(an_end_with_a_key_and_one_without_part_at_once),
+        ENCRYPTED(an_end_with_a_key_and_one_without_part_at_once),
+        TEST(goodbye_is_read_before_the_end),
+        ENCRYPTED(goodbye_is_read_before_the_end),
+        ENCRYPTED(nothing_is_sent_before_the_handshake_is_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
