@@ -72,6 +72,40 @@ struct kn_slide_sum {
     float bias, low, high;
 };
 
+/* Winograd's F(4x4, 3x3): a tile of 4x4 outputs is made of 6x6 inputs, by 36 products instead of
+ * 144. The points are 0, +-3/4, +-3/2 and infinity: they halve the error of the usual 0, +-1, +-2.
+ */
+#define KN_WINOGRAD_TILE   4
+#define KN_WINOGRAD_POINTS 36
+#define KN_WINOGRAD_A      0.75
+#define KN_WINOGRAD_B      1.5
+
+/* The tiles [first, first + count) of a plane, row by row of tiles, `across` in each. */
+struct kn_winograd {
+    int ih, iw, oh, ow, pad_top, pad_left;
+    ptrdiff_t across, first, count;
+};
+
+/* What becomes of one input plane: for each point p, tile t, the number at v[p * point_stride +
+ * t / strip_cols * strip_stride + t % strip_cols] (behind the last tile anything is written, up to
+ * the end of its strip's row). */
+struct kn_winograd_in {
+    const float *x;
+    float *v;
+    ptrdiff_t point_stride, strip_stride;
+    float *rows;     /* scratch: six rows of input with their padding */
+    ptrdiff_t pitch; /* of rows: 4 * across + 5 * lanes, or more */
+};
+
+/* One output plane from its products: m[p * point_stride + t]; up to KN_TAIL bytes behind are read.
+ */
+struct kn_winograd_out {
+    const float *m, *residual; /* like y, may be y; NULL: none */
+    float *y;
+    ptrdiff_t point_stride;
+    float bias, low, high;
+};
+
 struct kn_simd {
     const char *name; /* "AVX2+FMA" */
     int lanes;        /* floats of a vector */
@@ -99,6 +133,9 @@ struct kn_simd {
     /* Kernels 2 and 3: maxima, NaN above everything. */
     void (*slide_max)(const struct kn_slide_band *band);
     void (*slide_max_narrow)(const struct kn_slide_band *band);
+
+    void (*winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
+    void (*winograd_out)(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
 };
 
 /* The level in use: the baseline before kn_init(), then the CPU's best, or what CONVOY_SIMD and

@@ -31,5 +31,7 @@ void KN_SIMD(kn_slide_fill)(const struct kn_slide *slide, const float *x, ptrdif
                             ptrdiff_t rows, float fill, bool again, float *scratch);
 void KN_SIMD(kn_slide_sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
 void KN_SIMD(kn_slide_max)(const struct kn_slide_band *band);
+void KN_SIMD(kn_winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
+void KN_SIMD(kn_winograd_out)(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
 
 #endif

@@ -26,4 +26,6 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .slide_sum_narrow = NARROW(kn_slide_sum),
     .slide_max = KN_SIMD(kn_slide_max),
     .slide_max_narrow = NARROW(kn_slide_max),
+    .winograd_in = KN_SIMD(kn_winograd_in),
+    .winograd_out = KN_SIMD(kn_winograd_out),
 };

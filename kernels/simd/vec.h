@@ -142,26 +142,33 @@ static inline void vf_store_n(float *p, vf v, ptrdiff_t n) {
 #endif
 }
 
-/* Every second of the lanes of a and b together, from the first or from the second on. */
-static inline vf vf_even(vf a, vf b) {
+/* Lanes by their numbers in two vectors, a's first. The sequence a, b of 2 * VF_LANES floats: its
+ * even and odd elements; the lower and the upper half of a and b taken in turn (the inverse of
+ * those two); a moved down by one lane, with lane `first` of b behind it. */
 #if VF_LANES == 16
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#define VF_EVEN     0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define VF_ODD      1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define VF_ZIP_LOW  0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define VF_ZIP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define VF_NEXT     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 #elif VF_LANES == 8
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#define VF_EVEN     0, 2, 4, 6, 8, 10, 12, 14
+#define VF_ODD      1, 3, 5, 7, 9, 11, 13, 15
+#define VF_ZIP_LOW  0, 8, 1, 9, 2, 10, 3, 11
+#define VF_ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define VF_NEXT     1, 2, 3, 4, 5, 6, 7
 #else
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+#define VF_EVEN     0, 2, 4, 6
+#define VF_ODD      1, 3, 5, 7
+#define VF_ZIP_LOW  0, 4, 1, 5
+#define VF_ZIP_HIGH 2, 6, 3, 7
+#define VF_NEXT     1, 2, 3
 #endif
-}
-
-static inline vf vf_odd(vf a, vf b) {
-#if VF_LANES == 16
-    return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-#elif VF_LANES == 8
-    return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-#else
-    return __builtin_shufflevector(a, b, 1, 3, 5, 7);
-#endif
-}
+#define vf_even(a, b)        __builtin_shufflevector(a, b, VF_EVEN)
+#define vf_odd(a, b)         __builtin_shufflevector(a, b, VF_ODD)
+#define vf_zip_low(a, b)     __builtin_shufflevector(a, b, VF_ZIP_LOW)
+#define vf_zip_high(a, b)    __builtin_shufflevector(a, b, VF_ZIP_HIGH)
+#define vf_next(a, b, first) __builtin_shufflevector(a, b, VF_NEXT, VF_LANES + (first))
 
 /* The lanes' sum: halves added to each other, until one is left. */
 static inline float vf_sum(vf v) {

@@ -13,6 +13,8 @@
 #include "kernels/kernels.h"
 #include "tests/lib/kn_check.h"
 
+#define WINOGRAD_UNITS 2.0
+
 /* One convolution with everything that it needs. */
 struct problem {
     struct kn_conv conv;
@@ -117,11 +119,27 @@ static void run(const struct problem *p, int threads, const float *residual, flo
     guarded_free(&workspace, p->text);
 }
 
-static void check_level(const struct problem *p) {
+/* Winograd's algorithm adds up other numbers than the products, and as large everywhere in a tile:
+ * its bound is in terms of the largest output's sum. */
+static struct tolerance tolerance_of(const struct problem *p) {
     int depth = p->conv.ic / p->conv.group * p->conv.kh * p->conv.kw;
+    const float *magnitude = p->magnitude.data;
+    struct kn_conv_plan plan;
     /* An activation stretches a difference by less than two. */
     struct tolerance tolerance = {
-        .units = 2.0 * (4.0 + sqrt((double)depth)), .magnitude = p->magnitude.data, .least = 1e-3};
+        .units = 2.0 * (4.0 + sqrt((double)depth)), .magnitude = magnitude, .least = 1e-3};
+
+    assert_int_equal(kn_conv_plan(&p->conv, 1, &plan), 0);
+    if (strcmp(kn_conv_algo_name(&plan), "winograd") != 0)
+        return tolerance;
+    tolerance.units = 2.0 * WINOGRAD_UNITS;
+    for (size_t i = 0; i < p->outputs; i++)
+        tolerance.least = fmax(tolerance.least, (double)magnitude[i]);
+    return tolerance;
+}
+
+static void check_level(const struct problem *p) {
+    struct tolerance tolerance = tolerance_of(p);
     size_t bytes = p->outputs * sizeof(float);
     struct guarded first = guarded_new(bytes);
 
@@ -245,6 +263,30 @@ static void random_pointwise_convolutions_agree_with_the_reference(void **state)
 }
 
 /* Several strips, several blocks of output channels, edges that are no multiple of anything. */
+/* Planes and channels of the size that Winograd's algorithm is chosen for. */
+static void random_3x3_convolutions_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 6};
+    struct kn_conv_plan plan;
+    int winograd = 0;
+
+    (void)state;
+    for (int i = 0; i < 120; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.kh = c.kw = 3;
+        c.stride_h = c.stride_w = c.dil_h = c.dil_w = c.group = 1;
+        c.ic = rng_int(&rng, 1, 40);
+        c.oc = rng_int(&rng, 10, 40);
+        c.ih = rng_int(&rng, 12, 30);
+        c.iw = rng_int(&rng, 12, rng_chance(&rng, 20) ? 150 : 30);
+        c.oh = c.ih + rng_int(&rng, -2, 2);
+        c.ow = c.iw + rng_int(&rng, -2, 2);
+        assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+        winograd += strcmp(kn_conv_algo_name(&plan), "winograd") == 0;
+        check_conv(&rng, &c);
+    }
+    assert_true(winograd > 40);
+}
+
 static void large_convolutions_agree_with_the_reference(void **state) {
     static const struct kn_conv convs[] = {
         {.n = 1,
@@ -501,6 +543,7 @@ int main(void) {
         cmocka_unit_test(random_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_depthwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_pointwise_convolutions_agree_with_the_reference),
+        cmocka_unit_test(random_3x3_convolutions_agree_with_the_reference),
         cmocka_unit_test(large_convolutions_agree_with_the_reference),
         cmocka_unit_test(an_image_gives_the_same_bits_alone_and_in_a_batch),
         cmocka_unit_test(the_algorithm_follows_from_the_shape),

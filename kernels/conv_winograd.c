@@ -1,0 +1,321 @@
+/* 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): tiles of 4x4 outputs. Weights are
+ * transformed and packed at load, four times as many numbers as before. Then, for a block of tiles:
+ * every input plane's tiles are transformed into strips, one matrix [ic][tiles] for each of the 36
+ * points; each is multiplied with its weights, some output channels at a time; these channels'
+ * products are transformed back while they are in cache.
+ *
+ * Usually each thread does blocks of its own. Where there are few, all threads transform the input
+ * of one together and then share its output channels. The same sums either way.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "conv_internal.h"
+#include "packed.h"
+
+#define TILE        KN_WINOGRAD_TILE
+#define POINTS      KN_WINOGRAD_POINTS
+#define INPUTS      (TILE + 2)
+#define ROWS        32 /* output channels whose products are in scratch at once */
+#define ROWS_SHARED 16
+#define CHANNELS    4             /* input channels of one shared task */
+#define BLOCK_BYTES (1024 * 1024) /* of transformed input, but for a single strip */
+#define APART       16 /* floats between points: their rows do not meet in one set of a cache */
+
+/* What the choice rests on: docs/decisions. */
+#define CHANNELS_LEAST 16
+#define CHANNELS_MOST  1024
+#define OUTPUTS_LEAST  12 /* rows and columns of y */
+#define OUTPUTS_MOST   4096
+
+static bool winograd_fits(const struct kn_conv *conv) {
+    return conv->kh == 3 && conv->kw == 3 && conv->stride_h == 1 && conv->stride_w == 1 &&
+           conv->dil_h == 1 && conv->dil_w == 1 && conv->group == 1 && conv->ic >= CHANNELS_LEAST &&
+           conv->ic <= CHANNELS_MOST && conv->oc >= CHANNELS_LEAST && conv->oh >= OUTPUTS_LEAST &&
+           conv->ow >= OUTPUTS_LEAST && conv->ow <= OUTPUTS_MOST;
+}
+
+/* Sizes in floats. */
+struct layout {
+    ptrdiff_t across, tiles; /* of a plane */
+    ptrdiff_t block;         /* tiles of a block: whole strips */
+    ptrdiff_t v_point, v_strip;
+    ptrdiff_t m_point;
+    ptrdiff_t w_point; /* packed weights of one point */
+    size_t v, m;       /* scratch; then six rows of pitch */
+    ptrdiff_t pitch;
+    size_t bias;     /* in front of the packed weights */
+    ptrdiff_t width; /* of a strip */
+};
+
+static struct layout layout_of(const struct kn_conv_plan *plan) {
+    const struct kn_conv *conv = &plan->conv;
+    const struct kn_simd *simd = plan->simd;
+    struct layout l = {.across = kn_ceil_div(conv->ow, TILE), .width = simd->strip_cols};
+
+    l.tiles = l.across * kn_ceil_div(conv->oh, TILE);
+    l.v_strip = conv->ic * l.width;
+    ptrdiff_t most = BLOCK_BYTES / (POINTS * l.v_strip * (ptrdiff_t)sizeof(float));
+    ptrdiff_t strips = kn_ceil_div(l.tiles, l.width);
+    strips = kn_ceil_div(strips, kn_ceil_div(strips, kn_max(most, 1)));
+    l.block = strips * l.width;
+    l.v_point = strips * l.v_strip + APART;
+    l.m_point = ROWS * l.block + APART;
+    l.w_point = (ptrdiff_t)kn_panels_count(simd, conv->oc, conv->ic);
+    l.v = (size_t)(POINTS * l.v_point);
+    l.m = (size_t)(POINTS * l.m_point) + KN_TAIL / sizeof(float);
+    l.pitch = TILE * l.across + (TILE + 1) * simd->lanes;
+    l.bias = kn_round_up((size_t)conv->oc, KN_ALIGN / sizeof(float));
+    return l;
+}
+
+static size_t scratch_bytes(const struct layout *l) {
+    return kn_round_up((l->v + l->m + (size_t)(INPUTS * l->pitch)) * sizeof(float), KN_ALIGN);
+}
+
+static int winograd_size(struct kn_conv_plan *plan) {
+    struct layout l = layout_of(plan);
+
+    plan->panel = (int)l.block;
+    plan->packed_bytes =
+        kn_round_up((l.bias + (size_t)POINTS * (size_t)l.w_point) * sizeof(float), KN_ALIGN);
+    plan->workspace_bytes = scratch_bytes(&l);
+    return 0;
+}
+
+/* ---- weights: G g G^T, each row of G the powers of a point over its distance from the others ----
+ */
+
+struct transform {
+    double g[INPUTS][3];
+};
+
+static struct transform weights_transform(void) {
+    const double a = KN_WINOGRAD_A, b = KN_WINOGRAD_B, a2 = a * a, b2 = b * b;
+    const double points[] = {0.0, a, -a, b, -b};
+    const double distances[] = {a2 * b2, 2 * a2 * (a2 - b2), 2 * a2 * (a2 - b2), 2 * b2 * (b2 - a2),
+                                2 * b2 * (b2 - a2)};
+    struct transform t = {.g = {[INPUTS - 1] = {0.0, 0.0, 1.0}}};
+
+    for (int i = 0; i < INPUTS - 1; i++)
+        for (int k = 0; k < 3; k++)
+            t.g[i][k] = (k == 0 ? 1.0 : k == 1 ? points[i] : points[i] * points[i]) / distances[i];
+    return t;
+}
+
+/* One kernel; ret[point], stride floats apart. */
+static void transform_kernel(const struct transform *t, const float w[9], ptrdiff_t stride,
+                             float *ret) {
+    double half[INPUTS][3];
+
+    for (int i = 0; i < INPUTS; i++)
+        for (int k = 0; k < 3; k++)
+            half[i][k] = t->g[i][0] * (double)w[k] + t->g[i][1] * (double)w[3 + k] +
+                         t->g[i][2] * (double)w[6 + k];
+    for (int i = 0; i < INPUTS; i++)
+        for (int j = 0; j < INPUTS; j++)
+            ret[(i * INPUTS + j) * stride] =
+                (float)(half[i][0] * t->g[j][0] + half[i][1] * t->g[j][1] +
+                        half[i][2] * t->g[j][2]);
+}
+
+static void winograd_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+                          void *packed) {
+    const struct kn_conv *conv = &plan->conv;
+    struct layout l = layout_of(plan);
+    struct transform t = weights_transform();
+    ptrdiff_t height = plan->simd->panel_rows;
+    float *panels = (float *)packed + l.bias, kernel[9];
+
+    memset(packed, 0, plan->packed_bytes);
+    if (bias)
+        memcpy(packed, bias, (size_t)conv->oc * sizeof(float));
+    for (ptrdiff_t oc = 0; oc < conv->oc; oc++)
+        for (ptrdiff_t ic = 0; ic < conv->ic; ic++) {
+            const char *from = (const char *)w + (oc * conv->ic + ic) * (ptrdiff_t)sizeof(kernel);
+            memcpy(kernel, from, sizeof(kernel));
+            transform_kernel(&t, kernel, l.w_point,
+                             panels + (oc / height * conv->ic + ic) * height + oc % height);
+        }
+}
+
+struct winograd_job {
+    const struct kn_conv_plan *plan;
+    const float *packed, *x, *residual;
+    float *y;
+    char *workspace;
+    struct layout layout;
+    float low, high;
+    bool bounds;      /* the activation is done by them */
+    ptrdiff_t blocks; /* of one image */
+    int shared;       /* the block that all threads work on */
+};
+
+static float *scratch_of(const struct winograd_job *job, int thread) {
+    return (float *)(job->workspace + (size_t)thread * scratch_bytes(&job->layout));
+}
+
+static struct kn_winograd tiles_of(const struct winograd_job *job, int block) {
+    const struct kn_conv *conv = &job->plan->conv;
+    ptrdiff_t first = block % job->blocks * job->layout.block;
+
+    return (struct kn_winograd){.ih = conv->ih,
+                                .iw = conv->iw,
+                                .oh = conv->oh,
+                                .ow = conv->ow,
+                                .pad_top = conv->pad_top,
+                                .pad_left = conv->pad_left,
+                                .across = job->layout.across,
+                                .first = first,
+                                .count = kn_min(job->layout.block, job->layout.tiles - first)};
+}
+
+/* Input channels [first, last) of a block into v. */
+static void transform_channels(const struct winograd_job *job, int block, ptrdiff_t first,
+                               ptrdiff_t last, float *v, float *rows) {
+    const struct kn_conv *conv = &job->plan->conv;
+    const struct layout *l = &job->layout;
+    struct kn_winograd tiles = tiles_of(job, block);
+    ptrdiff_t n = block / job->blocks;
+
+    for (ptrdiff_t c = first; c < last; c++) {
+        const struct kn_winograd_in in = {
+            .x = job->x + (n * conv->ic + c) * conv->ih * conv->iw,
+            .v = v + c * l->width,
+            .point_stride = l->v_point,
+            .strip_stride = l->v_strip,
+            .rows = rows,
+            .pitch = l->pitch,
+        };
+        job->plan->simd->winograd_in(&tiles, &in);
+    }
+}
+
+/* The block's part of one output plane, a piece of a row at a time. */
+static void activate_tiles(const struct kn_conv *conv, const struct kn_winograd *tiles, float *y) {
+    ptrdiff_t end = tiles->first + tiles->count;
+
+    for (ptrdiff_t t = tiles->first, n; t < end; t += n) {
+        ptrdiff_t oy = t / tiles->across * TILE, tx = t % tiles->across;
+        n = kn_min(tiles->across - tx, end - t);
+        ptrdiff_t cols = kn_min(n * TILE, conv->ow - tx * TILE);
+        for (ptrdiff_t r = oy; r < kn_min(oy + TILE, conv->oh); r++) {
+            float *row = y + r * conv->ow + tx * TILE;
+            kn_act_row(&conv->act, row, row, cols);
+        }
+    }
+}
+
+/* The outputs of a block from its products: channels [first, first + rows). */
+static void finish_channels(const struct winograd_job *job, int block, ptrdiff_t first,
+                            ptrdiff_t rows, const float *m) {
+    const struct kn_conv *conv = &job->plan->conv;
+    const struct kn_winograd tiles = tiles_of(job, block);
+    ptrdiff_t pixels = (ptrdiff_t)conv->oh * conv->ow, n = block / job->blocks;
+
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        ptrdiff_t at = (n * conv->oc + first + i) * pixels;
+        const struct kn_winograd_out out = {
+            .m = m + i * job->layout.block,
+            .residual = job->residual ? job->residual + at : NULL,
+            .y = job->y + at,
+            .point_stride = job->layout.m_point,
+            .bias = job->packed[first + i],
+            .low = job->low,
+            .high = job->high,
+        };
+        job->plan->simd->winograd_out(&tiles, &out);
+        if (!job->bounds)
+            activate_tiles(conv, &tiles, job->y + at);
+    }
+}
+
+/* Output channels [first, first + rows), at most ROWS, of a block whose input is in v. */
+static void multiply_channels(const struct winograd_job *job, int block, ptrdiff_t first,
+                              ptrdiff_t rows, const float *v, float *m) {
+    static const float no_bias[ROWS];
+    const struct layout *l = &job->layout;
+    ptrdiff_t ic = job->plan->conv.ic;
+    struct kn_block product = {
+        .rows = rows,
+        .cols = tiles_of(job, block).count,
+        .depth = ic,
+        .a = job->packed + l->bias + first * ic,
+        .b = v,
+        .a_stride = job->plan->simd->panel_rows * ic,
+        .b_stride = l->v_strip,
+        .y = m,
+        .ldy = l->block,
+        .bias = no_bias,
+        .low = -INFINITY,
+        .high = INFINITY,
+    };
+
+    for (int p = 0; p < POINTS; p++) {
+        job->plan->simd->multiply_block(&product);
+        product.a += l->w_point;
+        product.b += l->v_point;
+        product.y += l->m_point;
+    }
+    finish_channels(job, block, first, rows, m);
+}
+
+static void block_task(void *arg, int block, int thread) {
+    const struct winograd_job *job = arg;
+    const struct kn_conv *conv = &job->plan->conv;
+    float *v = scratch_of(job, thread), *m = v + job->layout.v;
+
+    transform_channels(job, block, 0, conv->ic, v, m + job->layout.m);
+    for (ptrdiff_t oc = 0; oc < conv->oc; oc += ROWS)
+        multiply_channels(job, block, oc, kn_min(ROWS, conv->oc - oc), v, m);
+}
+
+static void transform_task(void *arg, int task, int thread) {
+    const struct winograd_job *job = arg;
+    const struct layout *l = &job->layout;
+    ptrdiff_t first = (ptrdiff_t)task * CHANNELS;
+
+    transform_channels(job, job->shared, first, kn_min(first + CHANNELS, job->plan->conv.ic),
+                       scratch_of(job, 0), scratch_of(job, thread) + l->v + l->m);
+}
+
+static void multiply_task(void *arg, int task, int thread) {
+    const struct winograd_job *job = arg;
+    ptrdiff_t first = (ptrdiff_t)task * ROWS_SHARED;
+
+    multiply_channels(job, job->shared, first, kn_min(ROWS_SHARED, job->plan->conv.oc - first),
+                      scratch_of(job, 0), scratch_of(job, thread) + job->layout.v);
+}
+
+static void winograd_run(const struct kn_conv_plan *plan, const void *packed, const float *x,
+                         const float *residual, float *y, void *workspace,
+                         struct kn_threads *threads) {
+    const struct kn_conv *conv = &plan->conv;
+    struct winograd_job job = {.plan = plan,
+                               .packed = packed,
+                               .x = x,
+                               .residual = residual,
+                               .y = y,
+                               .workspace = workspace,
+                               .layout = layout_of(plan)};
+
+    job.bounds = kn_act_bounds(&conv->act, &job.low, &job.high);
+    job.blocks = kn_ceil_div(job.layout.tiles, job.layout.block);
+    int blocks = (int)(conv->n * job.blocks), count = kn_threads_count(threads);
+    if (count == 1 || blocks >= 4 * count) {
+        kn_parallel(threads, blocks, block_task, &job);
+        return;
+    }
+    for (job.shared = 0; job.shared < blocks; job.shared++) {
+        kn_parallel(threads, (int)kn_ceil_div(conv->ic, CHANNELS), transform_task, &job);
+        kn_parallel(threads, (int)kn_ceil_div(conv->oc, ROWS_SHARED), multiply_task, &job);
+    }
+}
+
+const struct kn_conv_algo kn_conv_winograd = {
+    .name = "winograd",
+    .fits = winograd_fits,
+    .size = winograd_size,
+    .pack = winograd_pack,
+    .run = winograd_run,
+};
