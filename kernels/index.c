@@ -34,15 +34,21 @@ COMBINE_FLOATS(float)
 COMBINE_FLOATS(double)
 COMBINE_INTEGERS(uint8_t)
 COMBINE_INTEGERS(int8_t)
+COMBINE_INTEGERS(uint16_t)
+COMBINE_INTEGERS(int16_t)
+COMBINE_INTEGERS(uint32_t)
 COMBINE_INTEGERS(int32_t)
+COMBINE_INTEGERS(uint64_t)
 COMBINE_INTEGERS(int64_t)
 
-#define TYPES_MAX (KN_DOUBLE + 1)
+#define TYPES_MAX (KN_UINT64 + 1)
 #define ALL(name)                                                                                  \
     {                                                                                              \
         [KN_FLOAT] = combine_##name##_float, [KN_DOUBLE] = combine_##name##_double,                \
         [KN_UINT8] = combine_##name##_uint8_t, [KN_INT8] = combine_##name##_int8_t,                \
         [KN_INT32] = combine_##name##_int32_t, [KN_INT64] = combine_##name##_int64_t,              \
+        [KN_UINT16] = combine_##name##_uint16_t, [KN_INT16] = combine_##name##_int16_t,            \
+        [KN_UINT32] = combine_##name##_uint32_t, [KN_UINT64] = combine_##name##_uint64_t,          \
     }
 
 static const combine_fn combine[KN_SCATTER_COUNT][TYPES_MAX] = {
@@ -87,6 +93,8 @@ static bool is_zero(enum kn_type type, const void *x, size_t i) {
     switch (kn_type_size(type)) {
     case 1:
         return ((const uint8_t *)x)[i] == 0;
+    case 2: /* of a float16 the sign does not count */
+        return (((const uint16_t *)x)[i] & (type == KN_FLOAT16 ? 0x7fff : 0xffff)) == 0;
     case 4:
         return ((const uint32_t *)x)[i] == 0;
     default:

@@ -204,6 +204,26 @@ void kn_lrn(int n, int c, size_t inner, int size, float alpha, float beta, float
 void kn_lrn_ref(int n, int c, size_t inner, int size, float alpha, float beta, float bias,
                 const float *x, float *y);
 
+/* InstanceNormalization (6), LayerNormalization (17), GroupNormalization (18, 21): each of `rows`
+ * rows of `count` elements is brought to mean 0 and variance 1, then scaled and shifted: y = (x -
+ * mean) / sqrt(variance + epsilon) * scale[c] + bias[c]; y may be x. Element i of the whole x
+ * belongs to channel c = i / inner % channels. bias may be NULL: 0. ret_mean and ret_inverse
+ * [rows], or NULL: the mean and 1 / sqrt(variance + epsilon). count is a multiple of inner. */
+struct kn_standardize {
+    size_t rows, count, channels, inner;
+    float epsilon;
+};
+void kn_standardize(const struct kn_standardize *standardize, const float *scale, const float *bias,
+                    const float *x, float *y, float *ret_mean, float *ret_inverse,
+                    struct kn_threads *threads);
+void kn_standardize_ref(const struct kn_standardize *standardize, const float *scale,
+                        const float *bias, const float *x, float *y, float *ret_mean,
+                        float *ret_inverse);
+
+/* LpNormalization (1, 22): x [outer][axis][inner] divided by the norm along the middle, p is 1 or
+ * 2; 0 where the norm is 0. y may be x. */
+void kn_lp_normalize(size_t outer, size_t axis, size_t inner, int p, const float *x, float *y);
+
 enum kn_softmax_kind { KN_SOFTMAX, KN_LOG_SOFTMAX, KN_HARDMAX };
 
 /* Along the middle of x [outer][axis][inner]; y may be x. KN_HARDMAX: 1 at the first of the
@@ -268,7 +288,19 @@ enum kn_unary {
     KN_NOT,
     KN_SIN,
     KN_COS,
-    KN_IS_NAN,
+    KN_TAN,
+    KN_ASIN,
+    KN_ACOS,
+    KN_ATAN,
+    KN_SINH,
+    KN_COSH,
+    KN_ASINH,
+    KN_ACOSH,
+    KN_ATANH,
+    KN_IS_NAN, /* these four give bool */
+    KN_IS_INF,
+    KN_IS_POSITIVE_INF,
+    KN_IS_NEGATIVE_INF,
     KN_UNARY_COUNT,
 };
 /* y[i] = op(x[i]); y may be x where the result type is the same. -ENOTSUP as above. */
@@ -408,8 +440,8 @@ struct kn_cumsum {
 int kn_cumsum(const struct kn_cumsum *cumsum, const void *x, void *y);
 
 /* Range (11): how many numbers there are before limit (perhaps negative: none; NaN for delta 0 or a
- * type that is not float, double, int32, int64), and those: start + i * delta. start, limit and
- * delta point to one element each, perhaps unaligned. */
+ * type that is not float, double, int16, int32, int64), and those: start + i * delta. start, limit
+ * and delta point to one element each, perhaps unaligned. */
 double kn_range_count(enum kn_type type, const void *start, const void *limit, const void *delta);
 void kn_range(enum kn_type type, const void *start, const void *delta, size_t count, void *y);
 

@@ -56,14 +56,14 @@ CUMSUM(float, float, float)
 CUMSUM(double, double, double)
 CUMSUM(int32, int32_t, uint32_t)
 CUMSUM(int64, int64_t, uint64_t)
+CUMSUM(uint32, uint32_t, uint32_t)
+CUMSUM(uint64, uint64_t, uint64_t)
 
-#define TYPES_MAX (KN_DOUBLE + 1)
+#define TYPES_MAX (KN_UINT64 + 1)
 
 static const sum_fn sums[TYPES_MAX] = {
-    [KN_FLOAT] = cumsum_float,
-    [KN_DOUBLE] = cumsum_double,
-    [KN_INT32] = cumsum_int32,
-    [KN_INT64] = cumsum_int64,
+    [KN_FLOAT] = cumsum_float, [KN_DOUBLE] = cumsum_double, [KN_INT32] = cumsum_int32,
+    [KN_INT64] = cumsum_int64, [KN_UINT32] = cumsum_uint32, [KN_UINT64] = cumsum_uint64,
 };
 
 int kn_cumsum(const struct kn_cumsum *cumsum, const void *x, void *y) {
@@ -91,6 +91,8 @@ double kn_range_count(enum kn_type type, const void *start, const void *limit, c
         RANGE_COUNT(float)
     case KN_DOUBLE:
         RANGE_COUNT(double)
+    case KN_INT16:
+        RANGE_COUNT(int16_t)
     case KN_INT32:
         RANGE_COUNT(int32_t)
     case KN_INT64:
@@ -116,6 +118,8 @@ void kn_range(enum kn_type type, const void *start, const void *delta, size_t co
         RANGE(float, float)
     case KN_DOUBLE:
         RANGE(double, double)
+    case KN_INT16:
+        RANGE(int16_t, uint16_t)
     case KN_INT32:
         RANGE(int32_t, uint32_t)
     case KN_INT64:

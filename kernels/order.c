@@ -42,12 +42,18 @@ KEYS(uint8, uint8_t, p)
 KEYS(int8, int8_t, 0 + p)
 KEYS(int32, int32_t, p)
 KEYS(int64, int64_t, p)
+KEYS(uint16, uint16_t, p)
+KEYS(int16, int16_t, p)
+KEYS(uint32, uint32_t, p)
+KEYS(uint64, uint64_t, (int64_t)(p ^ (uint64_t)1 << 63))
 
-#define TYPES_MAX (KN_DOUBLE + 1)
+#define TYPES_MAX (KN_UINT64 + 1)
 
 static const keys_fn keys_of[TYPES_MAX] = {
-    [KN_FLOAT] = keys_float, [KN_DOUBLE] = keys_double, [KN_UINT8] = keys_uint8,
-    [KN_INT8] = keys_int8,   [KN_INT32] = keys_int32,   [KN_INT64] = keys_int64,
+    [KN_FLOAT] = keys_float,   [KN_DOUBLE] = keys_double, [KN_UINT8] = keys_uint8,
+    [KN_INT8] = keys_int8,     [KN_INT32] = keys_int32,   [KN_INT64] = keys_int64,
+    [KN_UINT16] = keys_uint16, [KN_INT16] = keys_int16,   [KN_UINT32] = keys_uint32,
+    [KN_UINT64] = keys_uint64,
 };
 
 static bool known(enum kn_type type) {

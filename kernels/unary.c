@@ -30,7 +30,19 @@ typedef void (*unary_fn)(const void *x, void *y, ptrdiff_t count);
     EACH(sign_##type, type, type, p > 0 ? 1 : p < 0 ? -1 : p)                                      \
     EACH(sin_##type, type, type, sin##suffix(p))                                                   \
     EACH(cos_##type, type, type, cos##suffix(p))                                                   \
-    EACH(is_nan_##type, type, uint8_t, p != p)
+    EACH(tan_##type, type, type, tan##suffix(p))                                                   \
+    EACH(asin_##type, type, type, asin##suffix(p))                                                 \
+    EACH(acos_##type, type, type, acos##suffix(p))                                                 \
+    EACH(atan_##type, type, type, atan##suffix(p))                                                 \
+    EACH(sinh_##type, type, type, sinh##suffix(p))                                                 \
+    EACH(cosh_##type, type, type, cosh##suffix(p))                                                 \
+    EACH(asinh_##type, type, type, asinh##suffix(p))                                               \
+    EACH(acosh_##type, type, type, acosh##suffix(p))                                               \
+    EACH(atanh_##type, type, type, atanh##suffix(p))                                               \
+    EACH(is_nan_##type, type, uint8_t, p != p)                                                     \
+    EACH(is_inf_##type, type, uint8_t, fabs##suffix(p) == (type)INFINITY)                          \
+    EACH(is_positive_inf_##type, type, uint8_t, p == (type)INFINITY)                               \
+    EACH(is_negative_inf_##type, type, uint8_t, p == -(type)INFINITY)
 
 /* The smallest integer stays itself. */
 #define SIGNED_EACH(type)                                                                          \
@@ -78,7 +90,19 @@ static const unary_fn table[KN_UNARY_COUNT][TYPES_MAX] = {
     [KN_NOT] = {[KN_BOOL] = each_not},
     [KN_SIN] = {FLOATS(sin)},
     [KN_COS] = {FLOATS(cos)},
+    [KN_TAN] = {FLOATS(tan)},
+    [KN_ASIN] = {FLOATS(asin)},
+    [KN_ACOS] = {FLOATS(acos)},
+    [KN_ATAN] = {FLOATS(atan)},
+    [KN_SINH] = {FLOATS(sinh)},
+    [KN_COSH] = {FLOATS(cosh)},
+    [KN_ASINH] = {FLOATS(asinh)},
+    [KN_ACOSH] = {FLOATS(acosh)},
+    [KN_ATANH] = {FLOATS(atanh)},
     [KN_IS_NAN] = {FLOATS(is_nan)},
+    [KN_IS_INF] = {FLOATS(is_inf)},
+    [KN_IS_POSITIVE_INF] = {FLOATS(is_positive_inf)},
+    [KN_IS_NEGATIVE_INF] = {FLOATS(is_negative_inf)},
 };
 
 int kn_unary(enum kn_unary op, enum kn_type type, const void *x, void *y, size_t count) {

@@ -37,11 +37,13 @@ bool affine_matches(const struct model *model, const struct node *node, const st
         for (size_t i = 1; i < 5; i++)
             if (!node->inputs[i]->constant)
                 return false;
-        return node->inputs[0] == x && axis == 1;
+        return node->inputs[0] == x && axis == 1 && node_int(node, "spatial", 1) != 0;
     }
     if (!is_arithmetic(op))
         return false;
     const struct value *a = node->inputs[0], *b = node->inputs[1];
+    if (node->opset < 7 && op_count(&b->desc) != 1)
+        return false; /* broadcast by another rule */
     if (a == x && b->constant)
         return per_channel(&b->desc, &x->desc, axis);
     return b == x && a->constant && op->arg != KN_DIV && per_channel(&a->desc, &x->desc, axis);

@@ -46,3 +46,27 @@ void kn_softmax_ref(enum kn_softmax_kind kind, size_t outer, size_t axis, size_t
         for (size_t i = 0; i < inner; i++)
             softmax_line_ref(kind, axis, inner, x + o * axis * inner + i, y + o * axis * inner + i);
 }
+
+/* In double; y may be x. */
+void kn_standardize_ref(const struct kn_standardize *s, const float *scale, const float *bias,
+                        const float *x, float *y, float *ret_mean, float *ret_inverse) {
+    for (size_t row = 0; row < s->rows; row++) {
+        double mean = 0.0, variance = 0.0;
+        for (size_t i = 0; i < s->count; i++)
+            mean += (double)x[row * s->count + i] / (double)s->count;
+        for (size_t i = 0; i < s->count; i++) {
+            double d = (double)x[row * s->count + i] - mean;
+            variance += d * d / (double)s->count;
+        }
+        double inverse = 1.0 / sqrt(variance + (double)s->epsilon);
+        for (size_t i = 0; i < s->count; i++) {
+            size_t at = row * s->count + i, c = at / s->inner % s->channels;
+            double v = ((double)x[at] - mean) * inverse * (double)scale[c];
+            y[at] = (float)(v + (bias ? (double)bias[c] : 0.0));
+        }
+        if (ret_mean)
+            ret_mean[row] = (float)mean;
+        if (ret_inverse)
+            ret_inverse[row] = (float)inverse;
+    }
+}

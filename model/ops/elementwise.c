@@ -27,9 +27,29 @@ struct binary_plan {
     int64_t a_strides[KN_MAX_RANK], b_strides[KN_MAX_RANK];
 };
 
-static int check_broadcast(const struct op_call *call, struct kn_shape *shape) {
+/* Before opset 7, input 1 was broadcast only when an attribute said so, from `axis` on (by default
+ * to the last dimensions); PRelu's slopes are those of channels. Gives input 1 dimensions of one
+ * element behind its own, so that numpy's rule does the same. */
+static int align_operand(const struct op_call *call, const struct tensor_desc *a,
+                         struct tensor_desc *b) {
+    bool slopes = call->op->arg == KN_PRELU;
+    if (call->node->opset >= 7 || op_count(b) == 1)
+        return 0;
+    int64_t axis = node_int(call->node, "axis", slopes ? 1 : a->rank - b->rank);
+    if (!slopes && node_int(call->node, "broadcast", 0) == 0 && a->rank != b->rank)
+        return op_fail(call, -EBADMSG, "inputs of %d and %d dimensions without broadcast", a->rank,
+                       b->rank);
+    if (axis < 0 || axis + b->rank > a->rank)
+        return op_fail(call, -EBADMSG, "axis %lld for inputs of %d and %d dimensions",
+                       (long long)axis, a->rank, b->rank);
+    while ((int)axis + b->rank < a->rank)
+        b->dims[b->rank++] = 1;
+    return 0;
+}
+
+static int check_broadcast(const struct op_call *call, const struct tensor_desc *a,
+                           const struct tensor_desc *b, struct kn_shape *shape) {
     char one[96], other[96];
-    const struct tensor_desc *a = op_in(call, 0), *b = op_in(call, 1);
     if (op_broadcast(a->dims, a->rank, b->dims, b->rank, shape->dims, &shape->rank) < 0)
         return op_fail(call, -EBADMSG, "%s and %s cannot be broadcast",
                        tensor_desc_format(a, one, sizeof(one)),
@@ -50,12 +70,15 @@ static int binary_plan(struct op_call *call, void *ret) {
         rc = op_type(call, 1, plan->op == KN_POW ? OP_NUMBERS : OP_TYPE(a->dtype));
     if (rc == 0 && !binary_known(plan->op, plan->dtype))
         return op_fail(call, -ENOTSUP, "type %s is not supported", dtype_name(plan->dtype));
+    struct tensor_desc aligned = *b;
     if (rc == 0)
-        rc = check_broadcast(call, &plan->shape);
+        rc = align_operand(call, a, &aligned);
+    if (rc == 0)
+        rc = check_broadcast(call, a, &aligned, &plan->shape);
     if (rc < 0)
         return rc;
     op_strides(a, &plan->shape, plan->a_strides);
-    op_strides(b, &plan->shape, plan->b_strides);
+    op_strides(&aligned, &plan->shape, plan->b_strides);
     return op_set(call, 0, is_comparison(plan->op) ? DTYPE_BOOL : plan->dtype, plan->shape.rank,
                   plan->shape.dims);
 }
@@ -151,22 +174,36 @@ const struct op_kind kind_nary = {
 
 /* ---- one element ---- */
 
+/* Which infinities IsInf looks for; KN_UNARY_COUNT: none. */
+static enum kn_unary infinities(const struct op_call *call) {
+    bool positive = node_int(call->node, "detect_positive", 1) != 0;
+    bool negative = node_int(call->node, "detect_negative", 1) != 0;
+    if (positive && negative)
+        return KN_IS_INF;
+    return positive ? KN_IS_POSITIVE_INF : negative ? KN_IS_NEGATIVE_INF : KN_UNARY_COUNT;
+}
+
 static int unary_plan(struct op_call *call, void *ret) {
-    enum kn_unary *plan = ret;
+    enum kn_unary *plan = ret, op = (enum kn_unary)call->op->arg;
     const struct tensor_desc *x = op_in(call, 0);
     char none[8] = {0};
-    *plan = (enum kn_unary)call->op->arg;
+    *plan = op == KN_IS_INF ? infinities(call) : op;
     int rc = op_type(call, 0, OP_TYPES);
-    if (rc == 0 && kn_unary(*plan, (enum kn_type)x->dtype, none, none, 0) < 0)
+    if (rc == 0 && kn_unary(op, (enum kn_type)x->dtype, none, none, 0) < 0)
         return op_fail(call, -ENOTSUP, "type %s is not supported", dtype_name(x->dtype));
-    enum dtype dtype = *plan == KN_IS_NAN ? DTYPE_BOOL : x->dtype;
+    enum dtype dtype = op >= KN_IS_NAN ? DTYPE_BOOL : x->dtype;
     return rc < 0 ? rc : op_set(call, 0, dtype, x->rank, x->dims);
 }
 
 static int unary_run(const struct op_args *args) {
     const struct tensor *x = args->in[0];
-    return kn_unary(*(const enum kn_unary *)args->plan, (enum kn_type)x->desc.dtype, x->data,
-                    args->out[0]->data, op_count(&x->desc));
+    enum kn_unary op = *(const enum kn_unary *)args->plan;
+    if (op == KN_UNARY_COUNT) {
+        memset(args->out[0]->data, 0, op_count(&x->desc));
+        return 0;
+    }
+    return kn_unary(op, (enum kn_type)x->desc.dtype, x->data, args->out[0]->data,
+                    op_count(&x->desc));
 }
 
 const struct op_kind kind_unary = {

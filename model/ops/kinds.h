@@ -31,6 +31,10 @@ extern const struct op_kind kind_binary, kind_nary, kind_unary, kind_where, kind
 /* normalize.c; arg of softmax: enum kn_softmax_kind */
 extern const struct op_kind kind_batch_norm, kind_lrn, kind_softmax, kind_softmax_flat;
 
+/* standardize.c */
+extern const struct op_kind kind_instance_norm, kind_group_norm, kind_layer_norm, kind_mvn,
+    kind_lp_norm;
+
 /* shape.c */
 extern const struct op_kind kind_reshape, kind_flatten, kind_squeeze, kind_unsqueeze, kind_identity,
     kind_shape, kind_size, kind_constant_of_shape;

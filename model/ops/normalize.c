@@ -1,5 +1,5 @@
-/* BatchNormalization (7, 9, 14, 15; inference), LRN (1, 13), Softmax, LogSoftmax, Hardmax (1, 11,
- * 13). */
+/* BatchNormalization (6, 7, 9, 14, 15; inference), LRN (1, 13), Softmax, LogSoftmax, Hardmax (1,
+ * 11, 13). */
 #include "model/ops/kinds.h"
 
 #include <errno.h>
@@ -7,7 +7,8 @@
 #include <string.h>
 
 struct batch_norm_plan {
-    int n, c;
+    int n, c; /* c: scales */
+    int channels;
     size_t inner;
     float epsilon;
 };
@@ -18,19 +19,23 @@ static int batch_norm_plan(struct op_call *call, void *ret) {
     int rc = op_rank(call, 0, 2, TENSOR_MAX_RANK);
     for (size_t i = 0; rc == 0 && i < 5; i++)
         rc = op_type(call, i, OP_FLOAT);
+    bool spatial = node_int(call->node, "spatial", 1) != 0; /* else each element has its own */
     for (size_t i = 1; rc == 0 && i < 5; i++)
-        if (op_in(call, i)->rank != 1 || op_in(call, i)->dims[0] != x->dims[1])
+        if (op_in(call, i)->rank != (spatial ? 1 : x->rank - 1) ||
+            memcmp(op_in(call, i)->dims, x->dims + 1,
+                   sizeof(x->dims[0]) * (size_t)op_in(call, i)->rank) != 0)
             return op_fail(call, -EBADMSG, "input %zu does not have %lld elements", i,
-                           (long long)x->dims[1]);
+                           (long long)op_product(x, 1, spatial ? 2 : x->rank));
     if (rc < 0)
         return rc;
-    if (node_int(call->node, "training_mode", 0) != 0)
+    if (node_int(call->node, "training_mode", 0) != 0 || node_int(call->node, "is_test", 1) == 0)
         return op_fail(call, -ENOTSUP, "training_mode is not supported");
-    if (node_int(call->node, "spatial", 1) != 1)
-        return op_fail(call, -ENOTSUP, "spatial 0 is not supported");
+    if (op_product(x, 1, spatial ? 2 : x->rank) > OP_DIM_MAX)
+        return op_fail(call, -ENOTSUP, "so many scales are not supported");
     plan->n = (int)x->dims[0];
-    plan->c = (int)x->dims[1];
-    plan->inner = op_product(x, 2, x->rank);
+    plan->c = (int)op_product(x, 1, spatial ? 2 : x->rank);
+    plan->inner = spatial ? op_product(x, 2, x->rank) : 1;
+    plan->channels = (int)x->dims[1];
     plan->epsilon = node_float(call->node, "epsilon", 1e-5f);
     return op_set(call, 0, DTYPE_FLOAT, x->rank, x->dims);
 }
@@ -71,11 +76,12 @@ static float float_at(const void *data, size_t i) {
 static void fold_statistics(const struct batch_norm_plan *plan, const void *const numbers[4],
                             const double *scale, const double *shift, float *ret) {
     for (size_t i = 0; i < (size_t)plan->c; i++) {
+        size_t channel = i / (size_t)(plan->c / plan->channels);
         double s = (double)float_at(numbers[0], i) /
                    sqrt((double)float_at(numbers[3], i) + (double)plan->epsilon);
         double t = (double)float_at(numbers[1], i) - (double)float_at(numbers[2], i) * s;
-        ret[i] = (float)(scale ? s * scale[i] : s);
-        ret[(size_t)plan->c + i] = (float)(scale ? t * scale[i] + shift[i] : t);
+        ret[i] = (float)(scale ? s * scale[channel] : s);
+        ret[(size_t)plan->c + i] = (float)(scale ? t * scale[channel] + shift[channel] : t);
     }
 }
 

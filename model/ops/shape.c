@@ -133,7 +133,7 @@ static bool mask_wanted(const struct node *node) {
 /* Identity, and Dropout, which does nothing but when training. */
 static int identity_plan(struct op_call *call, void *ret) {
     (void)ret;
-    int64_t training = 0;
+    int64_t training = node_int(call->node, "is_test", 1) == 0;
     int rc = op_type(call, 0, OP_TYPES);
     if (rc < 0)
         return rc;

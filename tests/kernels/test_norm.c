@@ -118,6 +118,83 @@ static void softmax_survives_large_numbers(void **state) {
     assert_true(y[0] == 1.0f && y[1] == 0.0f && y[2] == 0.0f && y[3] == 0.0f);
 }
 
+static void standardized_rows_agree_with_their_definition(void **state) {
+    struct rng rng = {.state = 55};
+    const struct tolerance tolerance = {.units = 64.0, .least = 1.0};
+
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        struct kn_standardize s = {.rows = (size_t)rng_int(&rng, 1, round % 50 ? 9 : 2000),
+                                   .epsilon = 1e-5f};
+        size_t parts = (size_t)rng_int(&rng, 1, 4), area = (size_t)rng_int(&rng, 1, 40);
+        /* Layers; channels; groups with scales of channels; groups with their own. */
+        s.count = round % 4 == 0 || round % 4 == 1 ? area : parts * area;
+        s.inner = round % 4 == 0 ? 1 : round % 4 == 3 ? s.count : area;
+        s.channels = round % 4 == 0 ? area : s.rows * s.count / s.inner;
+        char text[96];
+        snprintf(text, sizeof(text), "standardize [%zu][%zu] inner %zu channels %zu", s.rows,
+                 s.count, s.inner, s.channels);
+        struct guarded x = guarded_floats(&rng, s.rows * s.count);
+        struct guarded scale = guarded_floats(&rng, s.channels);
+        struct guarded bias = guarded_floats(&rng, s.channels);
+        struct guarded want = guarded_new(x.bytes), mean = guarded_new(s.rows * sizeof(float));
+        struct guarded inverse = guarded_new(mean.bytes);
+        const float *b = rng_chance(&rng, 70) ? bias.data : NULL;
+        kn_standardize_ref(&s, scale.data, b, x.data, want.data, mean.data, inverse.data);
+        for (int i = 0; i < POOLS; i++) {
+            struct guarded y = guarded_new(x.bytes), m = guarded_new(mean.bytes);
+            struct guarded inv = guarded_new(mean.bytes);
+            kn_standardize(&s, scale.data, b, x.data, y.data, m.data, inv.data, check_pool(i));
+            /* A row of one element has no variance: everything is multiplied by 316. */
+            const struct tolerance rough = {.units = s.count < 3 ? 1e4 : 64.0, .least = 1.0};
+            check_floats(y.data, want.data, s.rows * s.count, &rough, text);
+            check_floats(m.data, mean.data, s.rows, &tolerance, text);
+            check_floats(inv.data, inverse.data, s.rows, &tolerance, text);
+            guarded_free(&y, text);
+            guarded_free(&m, text);
+            guarded_free(&inv, text);
+        }
+        kn_standardize(&s, scale.data, b, x.data, x.data, NULL, NULL, NULL);
+        const struct tolerance rough = {.units = s.count < 3 ? 1e4 : 64.0, .least = 1.0};
+        check_floats(x.data, want.data, s.rows * s.count, &rough, text);
+        guarded_free(&x, text);
+        guarded_free(&scale, text);
+        guarded_free(&bias, text);
+        guarded_free(&want, text);
+        guarded_free(&mean, text);
+        guarded_free(&inverse, text);
+    }
+}
+
+static void normalized_lines_have_length_one(void **state) {
+    struct rng rng = {.state = 56};
+    const struct tolerance tolerance = {.units = 8.0, .least = 1e-3};
+
+    (void)state;
+    for (int round = 0; round < 200; round++) {
+        size_t outer = (size_t)rng_int(&rng, 1, 3), axis = (size_t)rng_int(&rng, 1, 20);
+        size_t inner = (size_t)rng_int(&rng, 1, round % 20 ? 5 : 600), count = outer * axis * inner;
+        int p = rng_int(&rng, 1, 2);
+        struct guarded x = guarded_floats(&rng, count), y = guarded_new(count * sizeof(float));
+        struct guarded want = guarded_new(count * sizeof(float));
+        const float *from = x.data;
+        for (size_t i = 0; i < count; i++) {
+            size_t line = i / (axis * inner) * axis * inner + i % inner;
+            double norm = 0.0;
+            for (size_t a = 0; a < axis; a++) {
+                double v = fabs((double)from[line + a * inner]);
+                norm += p == 1 ? v : v * v;
+            }
+            ((float *)want.data)[i] = (float)((double)from[i] / (p == 1 ? norm : sqrt(norm)));
+        }
+        kn_lp_normalize(outer, axis, inner, p, x.data, y.data);
+        check_floats(y.data, want.data, count, &tolerance, "normalized");
+        guarded_free(&x, "x");
+        guarded_free(&y, "normalized");
+        guarded_free(&want, "definition");
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scale_shift_agrees_with_its_definition),
@@ -125,6 +202,8 @@ int main(void) {
         cmocka_unit_test(an_even_window_leans_to_the_next_channel),
         cmocka_unit_test(softmax_agrees_with_the_reference),
         cmocka_unit_test(softmax_survives_large_numbers),
+        cmocka_unit_test(standardized_rows_agree_with_their_definition),
+        cmocka_unit_test(normalized_lines_have_length_one),
     };
 
     return cmocka_run_group_tests(tests, check_setup, check_teardown);

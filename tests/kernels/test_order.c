@@ -11,52 +11,48 @@
 #include "kernels/kernels.h"
 #include "tests/lib/kn_check.h"
 
-static const enum kn_type types[] = {KN_FLOAT, KN_DOUBLE, KN_UINT8, KN_INT8, KN_INT32, KN_INT64};
+static const enum kn_type types[] = {KN_FLOAT, KN_DOUBLE, KN_UINT8, KN_INT8,   KN_INT32,
+                                     KN_INT64, KN_UINT16, KN_INT16, KN_UINT32, KN_UINT64};
 #define TYPES (sizeof(types) / sizeof(types[0]))
 
 static size_t size_of(enum kn_type type) {
-    return type == KN_UINT8 || type == KN_INT8 ? 1 : type == KN_FLOAT || type == KN_INT32 ? 4 : 8;
+    switch (type) {
+    case KN_UINT8:
+    case KN_INT8:
+        return 1;
+    case KN_UINT16:
+    case KN_INT16:
+        return 2;
+    case KN_FLOAT:
+    case KN_INT32:
+    case KN_UINT32:
+        return 4;
+    default:
+        return 8;
+    }
 }
 
-/* Few different numbers, so that many are equal; of floats some are infinite, NaN, -0. */
+/* Few different numbers, so that many are equal; of floats some are infinite, NaN, -0. Negative
+ * ones are large in unsigned types. */
 static void set(struct rng *rng, enum kn_type type, void *x, size_t i) {
     static const double odd[] = {NAN, INFINITY, -INFINITY, -0.0, 0.0, 1e-40, -1e-40};
-    int small = rng_int(rng, type == KN_UINT8 ? 0 : -9, 9);
-    double d = rng_chance(rng, 20) ? odd[rng_int(rng, 0, 6)] : small / 3.0;
+    int64_t small = rng_chance(rng, 5) ? INT64_MIN : rng_int(rng, -9, 9);
+    double d = rng_chance(rng, 20) ? odd[rng_int(rng, 0, 6)] : (double)small / 3.0;
+    bool real = type == KN_FLOAT || type == KN_DOUBLE;
 
-    switch (type) {
-    case KN_FLOAT:
-        ((float *)x)[i] = (float)d;
-        break;
-    case KN_DOUBLE:
-        ((double *)x)[i] = d;
-        break;
-    case KN_INT32:
-        ((int32_t *)x)[i] = rng_chance(rng, 5) ? INT32_MIN : small;
-        break;
-    case KN_INT64:
-        ((int64_t *)x)[i] = rng_chance(rng, 5) ? INT64_MAX : small;
-        break;
-    default:
-        ((int8_t *)x)[i] = (int8_t)small;
-    }
+    kn_cast(real ? KN_DOUBLE : KN_INT64, type, real ? (void *)&d : (void *)&small,
+            (char *)x + i * size_of(type), 1);
 }
 
 static long double get(enum kn_type type, const void *x, size_t i) {
-    switch (type) {
-    case KN_FLOAT:
+    int64_t number;
+
+    if (type == KN_FLOAT)
         return (long double)((const float *)x)[i];
-    case KN_DOUBLE:
+    if (type == KN_DOUBLE)
         return (long double)((const double *)x)[i];
-    case KN_INT32:
-        return ((const int32_t *)x)[i];
-    case KN_INT64:
-        return (long double)((const int64_t *)x)[i];
-    case KN_INT8:
-        return ((const int8_t *)x)[i];
-    default:
-        return ((const uint8_t *)x)[i];
-    }
+    kn_cast(type, KN_INT64, (const char *)x + i * size_of(type), &number, 1);
+    return type == KN_UINT64 ? (long double)(uint64_t)number : (long double)number;
 }
 
 /* a comes before b among the largest: NaN is larger than everything. */

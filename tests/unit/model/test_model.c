@@ -239,7 +239,7 @@ static void unsupported_operators_are_named(void **state) {
     refuse(13, "input x f32 1\noutput y\nFrobnicate odd x -> y\n", -ENOTSUP,
            "node 'odd': operator Frobnicate (opset 13) is not supported");
     refuse(5, "input x f32 1\noutput y\nAdd old x,x -> y\n", -ENOTSUP,
-           "operator Add (opset 5) is not supported; Add of opsets 7 to ");
+           "operator Add (opset 5) is not supported; Add of opsets 6 to ");
     refuse(10, "input x f32 1\noutput y\nUpsample up x -> y\n", -ENOTSUP,
            "Upsample of opsets 7 to 9 is");
     refuse(13, "input x f64 1,1,3,3\nconst w f32 1,1,3,3\noutput y\nConv c x,w -> y\n", -ENOTSUP,
