@@ -2,10 +2,12 @@
 
 #include "band.h"
 #include "conv_internal.h"
+#include "simd.h"
 
 struct pool_job {
     const struct kn_pool *pool;
     const struct kn_band *band;
+    const struct kn_slide *slide;
     const float *x;
     float *y;
     int64_t *index;
@@ -87,7 +89,51 @@ static void divide_row(const struct kn_pool *pool, ptrdiff_t oy, float *y) {
         y[ox] = divide(y[ox], cells * taps_that_count(&cols, ox));
 }
 
-/* ---- windows in bands: the usual way */
+/* ---- maxima of the usual windows */
+
+#define TASK_OUTPUTS 8192 /* of one task, at least, where there are so many planes */
+
+static bool slide_of(const struct kn_pool *pool, struct kn_slide *ret_slide) {
+    *ret_slide = (struct kn_slide){.ih = pool->ih,
+                                   .iw = pool->iw,
+                                   .oh = pool->oh,
+                                   .ow = pool->ow,
+                                   .pad_top = pool->pad_top,
+                                   .pad_left = pool->pad_left,
+                                   .kernel = pool->kh,
+                                   .stride = pool->stride_h};
+    return pool->kind == KN_POOL_MAX && pool->kw == pool->kh && pool->stride_w == pool->stride_h &&
+           pool->dil_h == 1 && pool->dil_w == 1 && kn_slide_init(ret_slide, false);
+}
+
+static ptrdiff_t planes_of_task(const struct kn_pool *pool) {
+    return kn_max(TASK_OUTPUTS / ((ptrdiff_t)pool->oh * pool->ow), 1);
+}
+
+static void slide_task(void *arg, int task, int thread) {
+    const struct pool_job *job = arg;
+    const struct kn_pool *pool = job->pool;
+    const struct kn_slide *slide = job->slide;
+    const struct kn_simd *simd = kn_simd();
+    ptrdiff_t count = planes_of_task(pool), first = task * count;
+    ptrdiff_t size = (ptrdiff_t)pool->oh * pool->ow;
+    _Alignas(KN_ALIGN) float scratch[KN_SLIDE_BYTES_MAX / sizeof(float)];
+
+    (void)thread;
+    for (ptrdiff_t plane = first; plane < kn_min(first + count, pool->planes); plane++)
+        for (ptrdiff_t oy = 0; oy < pool->oh; oy += slide->rows) {
+            struct kn_slide_band band = {.slide = slide,
+                                         .scratch = scratch,
+                                         .y = job->y + plane * size + oy * pool->ow,
+                                         .rows = kn_min(slide->rows, pool->oh - oy),
+                                         .room = size - oy * pool->ow};
+            simd->slide_fill(slide, job->x + plane * pool->ih * pool->iw, oy, band.rows, -INFINITY,
+                             plane > first && band.rows == pool->oh, scratch);
+            (slide->narrow ? simd->slide_max_narrow : simd->slide_max)(&band);
+        }
+}
+
+/* ---- other windows, in bands */
 
 typedef int32_t mask __attribute__((vector_size(32), aligned(4), may_alias));
 
@@ -274,12 +320,19 @@ void kn_pool(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_
         .pad_left = pool->pad_left,
     };
     struct kn_band band;
-    struct pool_job job = {.pool = pool, .band = &band, .x = x, .y = y, .index = ret_index};
+    struct kn_slide slide;
+    struct pool_job job = {
+        .pool = pool, .band = &band, .slide = &slide, .x = x, .y = y, .index = ret_index};
     kn_task task = window_task;
+    int tasks = pool->planes;
 
-    if (!ret_index && is_whole_plane(pool))
+    if (!ret_index && is_whole_plane(pool)) {
         task = plane_task;
-    else if (!ret_index && kn_band_init(&band, &window))
+    } else if (!ret_index && slide_of(pool, &slide)) {
+        task = slide_task;
+        tasks = (int)kn_ceil_div(pool->planes, planes_of_task(pool));
+    } else if (!ret_index && kn_band_init(&band, &window)) {
         task = band_task;
-    kn_parallel(threads, pool->planes, task, &job);
+    }
+    kn_parallel(threads, tasks, task, &job);
 }

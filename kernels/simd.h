@@ -56,6 +56,7 @@ struct kn_slide {
     bool narrow;       /* the *_narrow functions are better */
 };
 #define KN_SLIDE_KERNEL_MAX 7
+#define KN_SLIDE_BYTES_MAX  (64 * 1024)
 
 /* A band that is computed from scratch. */
 struct kn_slide_band {

@@ -2,7 +2,6 @@
 
 #define BAND_BYTES (24 * 1024) /* of scratch: less than a first cache of 32 KB */
 #define ROWS_MIN   4           /* that are computed together */
-#define MOST_BYTES (96 * 1024) /* where not even those fit BAND_BYTES */
 #define ALIGN      16          /* of pitches, in elements */
 #define NARROW     8           /* planes up to so many columns */
 
@@ -19,7 +18,7 @@ static ptrdiff_t scratch_elements(const struct kn_slide *s, ptrdiff_t rows) {
 }
 
 bool kn_slide_init(struct kn_slide *s, bool sums) {
-    ptrdiff_t most = MOST_BYTES / (ptrdiff_t)sizeof(float);
+    ptrdiff_t most = KN_SLIDE_BYTES_MAX / (ptrdiff_t)sizeof(float);
 
     if (!kernel_fits(s, sums) || s->pad_top < 0 || s->pad_left < 0 || s->pad_top >= s->kernel ||
         s->pad_left >= s->kernel || s->iw > most || s->ow > most)
@@ -35,5 +34,5 @@ bool kn_slide_init(struct kn_slide *s, bool sums) {
     }
     s->bytes = kn_round_up((size_t)scratch_elements(s, s->rows) * sizeof(float), KN_ALIGN);
     s->narrow = s->ow <= NARROW && kn_simd()->lanes > NARROW;
-    return s->bytes <= MOST_BYTES;
+    return s->bytes <= KN_SLIDE_BYTES_MAX;
 }

@@ -135,13 +135,13 @@ INLINED void sum_rows(const struct kn_slide *s, const struct kn_slide_sum *sum, 
     }
 }
 
-/* a where it is above b or NaN. */
+/* The larger one; NaN is above everything. */
 INLINED vf above(vf a, vf b) {
 #if defined(__AVX512F__)
     __mmask16 nan = _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q);
     return (vf)_mm512_mask_mov_ps(_mm512_max_ps((__m512)a, (__m512)b), nan, (__m512)a);
 #else
-    return vf_select((a > b) | (a != a), a, b); /* NOLINT(misc-redundant-expression) */
+    return vf_select(a != a, a, vf_max(a, b)); /* NOLINT(misc-redundant-expression) */
 #endif
 }
 

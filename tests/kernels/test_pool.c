@@ -67,10 +67,11 @@ static void check_pool_against_ref(struct rng *rng, const struct kn_pool *p, boo
     for (int i = 0; with_nan && i < 5; i++)
         ((float *)x.data)[rng_int(rng, 0, (int)x_count - 1)] = i % 2 ? -INFINITY : NAN;
     kn_pool_ref(p, x.data, want.data, with_index ? want_index.data : NULL);
-    for (int i = 0; i < POOLS; i++) {
+    for (int i = 0; i < POOLS * kn_simd_count(); i++) { /* on every instruction set */
+        kn_simd_use(i / POOLS);
         struct guarded y = guarded_new(y_count * sizeof(float));
         struct guarded index = guarded_new(y_count * sizeof(int64_t));
-        kn_pool(p, x.data, y.data, with_index ? index.data : NULL, check_pool(i));
+        kn_pool(p, x.data, y.data, with_index ? index.data : NULL, check_pool(i % POOLS));
         check_floats(y.data, want.data, y_count, &tolerance, text);
         check_bytes(index.data, want_index.data, index.bytes, text);
         guarded_free(&y, text);
@@ -88,6 +89,33 @@ static void random_pools_agree_with_the_reference(void **state) {
     for (int i = 0; i < 1500; i++) {
         struct kn_pool p = random_pool(&rng);
         check_pool_against_ref(&rng, &p, false);
+    }
+}
+
+/* What networks have: planes alike, of all widths; several in one task. */
+static struct kn_pool usual_pool(struct rng *rng) {
+    struct kn_pool p = random_pool(rng);
+
+    p.kind = KN_POOL_MAX;
+    p.planes = rng_int(rng, 1, 20);
+    p.ih = rng_int(rng, 3, 30);
+    p.iw = rng_int(rng, 3, 75);
+    p.kh = p.kw = rng_int(rng, 2, 3);
+    p.stride_h = p.stride_w = rng_int(rng, 1, 2);
+    p.dil_h = p.dil_w = 1;
+    p.pad_top = p.pad_left = p.pad_bottom = p.pad_right = rng_int(rng, 0, 1);
+    p.oh = out_size(p.ih, p.kh, p.stride_h, 1, 2 * p.pad_top, rng_chance(rng, 50));
+    p.ow = out_size(p.iw, p.kw, p.stride_w, 1, 2 * p.pad_left, rng_chance(rng, 50));
+    return p;
+}
+
+static void the_usual_maxima_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 33};
+
+    (void)state;
+    for (int i = 0; i < 500; i++) {
+        struct kn_pool p = usual_pool(&rng);
+        check_pool_against_ref(&rng, &p, i % 2);
     }
 }
 
@@ -165,6 +193,7 @@ static void padded_cells_count_when_asked(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_pools_agree_with_the_reference),
+        cmocka_unit_test(the_usual_maxima_agree_with_the_reference),
         cmocka_unit_test(nan_wins_the_maximum),
         cmocka_unit_test(cells_beyond_the_padding_do_not_count),
         cmocka_unit_test(padded_cells_count_when_asked),
