@@ -53,6 +53,13 @@ static json_t *desc_json(const struct tensor_desc *desc) {
     json_object_set_new(entry, "name", json_text(desc->name));
     json_object_set_new(entry, "type", json_text(dtype_name(desc->dtype)));
     json_object_set_new(entry, "shape", json_shape(desc));
+    if (desc->bounded) { /* dimensions whose number is the most they can be */
+        json_t *list = json_array();
+        for (int i = 0; i < desc->rank; i++)
+            if (desc->bounded >> i & 1U)
+                json_array_append_new(list, json_integer(i));
+        json_object_set_new(entry, "bounded", list);
+    }
     json_object_set_new(entry, "bytes", json_integer((json_int_t)descs_bytes(desc, 1)));
     return entry;
 }

@@ -22,7 +22,8 @@ int network_add_dim(struct network_dims *dims, char *text, struct err *err) {
     if (rc != 0)
         return rc;
     *equals = '\0';
-    dims->items[dims->count++] = (struct model_dim){text, value};
+    dims->items[dims->count++] =
+        (struct model_dim){.name = text, .value = value, .must_exist = true};
     return 0;
 }
 
@@ -33,7 +34,8 @@ void network_add_config_dims(struct network_dims *dims, const struct config_dim 
         for (size_t j = 0; j < dims->count; j++)
             known |= strcmp(dims->items[j].name, more[i].name) == 0;
         if (!known && dims->count < NETWORK_DIMS_MAX)
-            dims->items[dims->count++] = (struct model_dim){more[i].name, more[i].value};
+            dims->items[dims->count++] =
+                (struct model_dim){.name = more[i].name, .value = more[i].value};
     }
 }
 

@@ -153,6 +153,26 @@ static bool is_prepared(const struct exec *exec, uint32_t s) {
            (prep.bytes == 0) == (step->prepared->packed == NULL);
 }
 
+/* A frame that has found nothing: many operators do not take tensors without elements. What they
+ * would make of none is none, where one dimension depends on data. False: no such case. */
+static bool plan_nothing(const struct exec *exec, uint32_t s) {
+    const struct layer *layer = exec->stage->steps[s].layer;
+    const struct op_call *call = &exec->dynamics[s].call;
+    bool nothing = false;
+    for (size_t i = 0; i < layer->in_count; i++)
+        nothing = nothing || (call->in[i] && op_count(call->in[i]) == 0);
+    for (size_t i = 0; nothing && i < layer->out_count; i++) {
+        if (!call->out[i])
+            continue;
+        unsigned bounded = layer->out[i]->desc.bounded;
+        nothing = bounded != 0 && (bounded & (bounded - 1)) == 0;
+        *call->out[i] = layer->out[i]->desc;
+        if (nothing)
+            call->out[i]->dims[__builtin_ctz(bounded)] = 0;
+    }
+    return nothing;
+}
+
 /* Plans a step for the shapes that came, within the bounds of which its memory was planned.
  * *ret_empty: there is nothing to compute. */
 static int plan_step(struct exec *exec, uint32_t s, bool *ret_empty, struct err *err) {
@@ -162,7 +182,7 @@ static int plan_step(struct exec *exec, uint32_t s, bool *ret_empty, struct err 
     memset(exec->dynamics[s].plan, 0, layer->op->kind->plan_size);
     call->err = err;
     int rc = layer->op->kind->plan(call, exec->dynamics[s].plan);
-    if (rc < 0)
+    if (rc < 0 && !plan_nothing(exec, s))
         return -EINVAL; /* the data's fault now, not the file's */
     *ret_empty = true;
     for (size_t i = 0; i < layer->out_count; i++) {

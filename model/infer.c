@@ -3,6 +3,7 @@
 #include "model/bounds.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,42 @@ static int bind_dim(struct value *input, int d, const struct model_options *opti
     if (*ret < 0 || *ret > OP_DIM_MAX)
         return err_set(err, -EBADMSG, "input '%s': dimension %d cannot be %lld", input->name, d,
                        (long long)*ret);
+    return 0;
+}
+
+/* The names of the model's unknown dimensions, each once: "'h', 'w'". Empty when there are none. */
+static void list_dims(const struct graph *graph, char *buf, size_t size) {
+    size_t used = 0;
+    *buf = '\0';
+    for (size_t i = 0; i < graph->inputs_count; i++)
+        for (int d = 0; d < graph->inputs[i]->desc.rank; d++) {
+            char quoted[GRAPH_NAME_MAX + 3];
+            const char *name = graph->inputs[i]->dim_names[d];
+            if (!name)
+                continue;
+            snprintf(quoted, sizeof(quoted), "'%s'", name);
+            if (!strstr(buf, quoted) && used < size)
+                used += (size_t)snprintf(buf + used, size - used, "%s%s", used ? ", " : "", quoted);
+        }
+}
+
+/* A value for a dimension that no input has is a mistake, where the user has said so. */
+static int check_dims(const struct graph *graph, const struct model_options *options,
+                      struct err *err) {
+    for (size_t k = 0; options && k < options->dims_count; k++) {
+        const char *name = options->dims[k].name;
+        bool found = !options->dims[k].must_exist || strcmp(name, "*") == 0;
+        for (size_t i = 0; i < graph->inputs_count && !found; i++)
+            for (int d = 0; d < graph->inputs[i]->desc.rank && !found; d++)
+                found = graph->inputs[i]->dim_names[d] &&
+                        strcmp(graph->inputs[i]->dim_names[d], name) == 0;
+        if (found)
+            continue;
+        char names[256];
+        list_dims(graph, names, sizeof(names));
+        return err_set(err, -EINVAL, "no input has a dimension '%.100s'; %s%s", name,
+                       *names ? "the unknown ones are " : "every dimension is known", names);
+    }
     return 0;
 }
 
@@ -210,7 +247,7 @@ static int infer_initializer(struct value *value, struct err *err) {
 
 int net_infer(struct model *model, const struct model_options *options, struct err *err) {
     struct graph *graph = model->graph;
-    int rc = 0;
+    int rc = check_dims(graph, options, err);
     for (size_t i = 0; rc == 0 && i < graph->values_count; i++)
         if (graph->values[i]->constant)
             rc = infer_initializer(graph->values[i], err);

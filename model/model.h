@@ -19,6 +19,7 @@
 struct model_dim {
     const char *name;
     int64_t value;
+    bool must_exist; /* -EINVAL when no input has a dimension of that name; not for "*" */
 };
 
 struct model_options {
@@ -29,7 +30,7 @@ struct model_options {
 struct model;
 
 /* Opens, checks and optimises path. 0 with one reference for the caller, or: the errno of opening
- * it, -EBADMSG (not ONNX, truncated, contradictory), -ENOTSUP (operator, opset, type, shape: the
+ * it, -EINVAL (a dimension that must exist), -EBADMSG (not ONNX, truncated, contradictory), -ENOTSUP (operator, opset, type, shape: the
  * sentence names node, operator, opset and what is supported), -ENOMEM. options may be NULL. Any
  * thread. */
 int model_open(const char *path, const struct model_options *options, struct model **ret_model,

@@ -60,9 +60,11 @@ static int open_model(const struct config *config, struct model **ret_model, str
         goto done;
     }
     for (size_t i = 0; i < config->dims_count; i++)
-        dims[count++] = (struct model_dim){config->dims[i].name, config->dims[i].value};
+        dims[count++] =
+            (struct model_dim){.name = config->dims[i].name, .value = config->dims[i].value};
     for (size_t i = 0; i < sidecar->dims_count; i++)
-        dims[count++] = (struct model_dim){sidecar->dims[i].name, sidecar->dims[i].value};
+        dims[count++] =
+            (struct model_dim){.name = sidecar->dims[i].name, .value = sidecar->dims[i].value};
     const struct model_options options = {.dims = dims, .dims_count = count};
     rc = model_open(config->model, &options, ret_model, err);
     if (rc < 0)

@@ -75,11 +75,6 @@ static int check_weights(const struct op_call *call, int ic_axis, int64_t *ret_g
     return 0;
 }
 
-/* A frame may have found nothing; a file is wrong. */
-static int empty_batch(const struct op_call *call, const struct window *w, int64_t oc) {
-    return call->frame ? window_set(call, w, 0, oc) : op_fail(call, -EBADMSG, "the batch is empty");
-}
-
 static int conv_plan(struct op_call *call, void *ret) {
     struct conv_plan *plan = ret;
     struct window w;
@@ -93,7 +88,7 @@ static int conv_plan(struct op_call *call, void *ret) {
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
     if (x->dims[0] < 1)
-        return empty_batch(call, &w, oc);
+        return op_fail(call, -EBADMSG, "the batch is empty");
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
     rc = window_set(call, &w, x->dims[0], oc);
     struct kn_conv_plan probe;
@@ -257,7 +252,7 @@ static int transpose_plan(struct op_call *call, void *ret) {
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
     if (x->dims[0] < 1)
-        return empty_batch(call, &w, oc);
+        return op_fail(call, -EBADMSG, "the batch is empty");
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
     rc = window_set(call, &w, x->dims[0], oc);
     size_t columns = (size_t)oc, factors[] = {(size_t)w.kernel[0], (size_t)w.kernel[1],

@@ -15,7 +15,7 @@ struct gemm_plan {
 static int check_size(const struct op_call *call, int64_t m, int64_t n, int64_t k) {
     if (m > OP_DIM_MAX || n > OP_DIM_MAX || k > OP_DIM_MAX)
         return op_fail(call, -ENOTSUP, "matrices are too large");
-    if (n < 1 || k < 1 || (m < 1 && !call->frame)) /* a frame may have found nothing */
+    if (m < 1 || n < 1 || k < 1)
         return op_fail(call, -ENOTSUP, "empty matrices are not supported");
     return 0;
 }
@@ -107,7 +107,7 @@ static int matmul_plan(struct op_call *call, void *ret) {
     if (rc < 0)
         return rc;
     const struct tensor_desc *a = op_in(call, 0), *b = op_in(call, 1);
-    if ((op_count(a) == 0 || op_count(b) == 0) && !call->frame)
+    if (op_count(a) == 0 || op_count(b) == 0)
         return op_fail(call, -ENOTSUP, "empty matrices are not supported");
     int64_t m = a->rank > 1 ? a->dims[a->rank - 2] : 1, k = a->dims[a->rank - 1];
     int64_t n = b->rank > 1 ? b->dims[b->rank - 1] : 1;

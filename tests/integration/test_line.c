@@ -1,6 +1,8 @@
 /* Real daemons in a line, on loopback. */
 #include "tests/lib/client.h"
 #include "tests/lib/daemons.h"
+#include "tests/lib/folder.h"
+#include "tests/lib/small_model.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -71,6 +73,43 @@ static void a_line_of_three_answers_as_the_undivided_model(void **state) {
 static void a_line_of_four_with_its_cuts_across_residuals_answers_the_same(void **state) {
     (void)state;
     run_line(4, (const size_t[]){4, 6, 9}, 500);
+}
+
+/* What is brighter than the rest: how much of it there is depends on the picture. */
+static const char bright[] = "input x f32 4,16\noutput y\nconst level f32 1 = 0.9\n"
+                             "Sub less x,level -> less\nRelu relu less -> rest\n"
+                             "NonZero find rest -> found\nTranspose turn found -> places\n"
+                             "GatherND pick x,places -> picked\nExp exp picked -> grown\n"
+                             "Softmax share grown -> shares | axis=0\nMul mul shares,picked -> y\n";
+
+static void results_of_a_shape_of_their_own_come_through_every_cut(void **state) {
+    (void)state;
+    char folder[] = "/tmp/convoy-bright-XXXXXX", path[64];
+    struct oracle own;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/bright.onnx", folder);
+    small_model_write(path, 13, bright);
+    oracle_init(&own, path);
+    for (size_t i = 1; i < ORACLE_PICTURES; i++)
+        assert_true(own.shapes[i].dims[0] < 64);
+    for (size_t at = 0; at + 2 < model_layers_count(own.model); at++) {
+        const char *untils[] = {oracle_layer(&own, at), oracle_layer(&own, at + 1)};
+        struct daemons line;
+        struct client client;
+        daemons_init(&line, 3, path);
+        line.extra = "workers: 2\n";
+        daemons_configure_all(&line, untils);
+        daemons_start_all(&line);
+        client_init(&client, &own, line.all[0].port);
+        client_connect(&client, CONVOY__ROLE__ROLE_CLIENT);
+        client.target = 50;
+        client_run(&client, 50);
+        client_assert_exactly_once(&client, 50);
+        client_fini(&client);
+        daemons_fini(&line);
+    }
+    oracle_fini(&own);
+    assert_int_equal(folder_remove(folder), 0);
 }
 
 static void two_clients_at_once_get_their_own_answers(void **state) {
@@ -288,6 +327,7 @@ int main(void) {
         cmocka_unit_test(one_device_answers_as_the_undivided_model),
         cmocka_unit_test(a_line_of_three_answers_as_the_undivided_model),
         cmocka_unit_test(a_line_of_four_with_its_cuts_across_residuals_answers_the_same),
+        cmocka_unit_test(results_of_a_shape_of_their_own_come_through_every_cut),
         cmocka_unit_test(two_clients_at_once_get_their_own_answers),
         cmocka_unit_test(status_shows_every_stage_with_what_it_did),
         cmocka_unit_test(a_client_that_says_goodbye_leaves_no_session),

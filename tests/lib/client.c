@@ -52,6 +52,7 @@ void oracle_init(struct oracle *oracle, const char *path) {
         const struct tensor input = {oracle->input, oracle->inputs[i]};
         struct tensor output = {oracle->output, oracle->outputs[i]};
         assert_int_equal(exec_run(exec, &input, &output, &err), 0);
+        oracle->shapes[i] = output.desc;
     }
     exec_free(exec);
     stage_unref(stage);
@@ -92,11 +93,15 @@ static void count_answer(struct client *client, uint64_t session, uint64_t seque
 static void handle_result(struct client *client, const Convoy__Result *result,
                           const struct message *message) {
     const struct oracle *oracle = client->oracle;
+    size_t picture = result->sequence % ORACLE_PICTURES, bytes = 0, offset;
+    struct tensor_desc desc;
     count_answer(client, result->session, result->sequence);
-    if (message->payload_bytes != oracle->output_bytes || result->n_tensors != 1 ||
-        strcmp(result->tensors[0]->name, oracle->output.name) != 0 ||
-        memcmp(message->payload, oracle->outputs[result->sequence % ORACLE_PICTURES],
-               oracle->output_bytes) != 0)
+    if (tensor_desc_bytes(&oracle->shapes[picture], &bytes) < 0 ||
+        message->payload_bytes != bytes ||
+        message_check_tensors(result->tensors, result->n_tensors, bytes, &oracle->output, 1, &desc,
+                              &offset, NULL) < 0 ||
+        !tensor_desc_same(&desc, &oracle->shapes[picture]) ||
+        (bytes > 0 && memcmp(message->payload, oracle->outputs[picture], bytes) != 0))
         client->wrong++;
 }
 

@@ -17,6 +17,7 @@ struct oracle {
     struct tensor_desc input, output; /* names are the model's */
     size_t input_bytes, output_bytes;
     void *inputs[ORACLE_PICTURES], *outputs[ORACLE_PICTURES];
+    struct tensor_desc shapes[ORACLE_PICTURES]; /* of outputs, where those depend on the picture */
 };
 
 /* A model with one input and one output; its answers to pictures of noise. */

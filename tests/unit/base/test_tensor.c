@@ -87,11 +87,36 @@ static void descriptions_are_compared_without_their_names(void **state) {
     assert_false(tensor_desc_same(&a, &b));
 }
 
+static void a_bounded_dimension_may_be_smaller(void **state) {
+    (void)state;
+    struct tensor_desc bound = {.dtype = DTYPE_INT64, .rank = 2, .dims = {100, 3}, .bounded = 1};
+    struct tensor_desc desc = {.dtype = DTYPE_INT64, .rank = 2, .dims = {100, 3}};
+    assert_true(tensor_desc_fits(&desc, &bound));
+    desc.dims[0] = 0;
+    assert_true(tensor_desc_fits(&desc, &bound));
+    assert_false(tensor_desc_same(&desc, &bound));
+    desc.dims[0] = 101;
+    assert_false(tensor_desc_fits(&desc, &bound));
+    desc.dims[0] = -1;
+    assert_false(tensor_desc_fits(&desc, &bound));
+    desc.dims[0] = 7;
+    desc.dims[1] = 2; /* is not bounded */
+    assert_false(tensor_desc_fits(&desc, &bound));
+    desc.dims[1] = 3;
+    desc.rank = 1;
+    assert_false(tensor_desc_fits(&desc, &bound));
+    desc.rank = 2;
+    desc.dtype = DTYPE_INT32;
+    assert_false(tensor_desc_fits(&desc, &bound));
+}
+
 static void descriptions_are_written_for_people(void **state) {
     (void)state;
     struct tensor_desc desc = {.dtype = DTYPE_FLOAT, .rank = 4, .dims = {1, 64, 56, 56}};
     char text[64];
     assert_string_equal(tensor_desc_format(&desc, text, sizeof(text)), "float32 [1,64,56,56]");
+    desc.bounded = 1U << 2;
+    assert_string_equal(tensor_desc_format(&desc, text, sizeof(text)), "float32 [1,64,<=56,56]");
     desc.rank = 0;
     assert_string_equal(tensor_desc_format(&desc, text, sizeof(text)), "float32 []");
 }
@@ -136,6 +161,7 @@ int main(void) {
         cmocka_unit_test(elements_and_bytes_are_counted),
         cmocka_unit_test(what_cannot_be_counted_is_an_error_and_writes_nothing),
         cmocka_unit_test(descriptions_are_compared_without_their_names),
+        cmocka_unit_test(a_bounded_dimension_may_be_smaller),
         cmocka_unit_test(descriptions_are_written_for_people),
         cmocka_unit_test(a_description_that_is_too_long_is_cut),
         cmocka_unit_test(buffers_are_aligned_and_readable_behind_their_end),

@@ -3,6 +3,7 @@
 #include "ctl/npy.h"
 
 #include "tests/lib/folder.h"
+#include "tests/lib/small_model.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -292,6 +293,78 @@ static void bench_counts_its_frames(void **state) {
     json_decref(root);
 }
 
+/* The shape of the model's input, as inspect shows it. */
+static void assert_input_shape(struct fixture *f, const json_int_t *shape, size_t rank) {
+    json_t *root = load_output(f);
+    const json_t *input = json_array_get(json_object_get(root, "inputs"), 0);
+    const json_t *list = json_object_get(input, "shape");
+    assert_int_equal(json_array_size(list), rank);
+    for (size_t i = 0; i < rank; i++)
+        assert_int_equal(json_integer_value(json_array_get(list, i)), shape[i]);
+    json_decref(root);
+}
+
+#define OPEN_MODEL                                                                                 \
+    "input x f32 n,1,h,w\nconst c f32 1,1,3,3\nConv conv x,c -> z | pads=[1,1,1,1]\n"              \
+    "Relu relu z -> r\nMaxPool pool r -> y | kernel_shape=[2,2]\noutput y\n"
+
+static void dimensions_come_from_the_command_line_then_from_the_sidecar(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    const char *model = path_of(f, "open.onnx");
+    small_model_write(model, 13, OPEN_MODEL);
+    assert_true(run(f, &command_inspect, &err, "--json", model, NULL) < 0);
+    assert_non_null(strstr(err.text, "--dim h=VALUE"));
+    assert_int_equal(run(f, &command_inspect, &err, "--json", "-d", "*=6", model, NULL), 0);
+    assert_input_shape(f, (const json_int_t[]){6, 1, 6, 6}, 4);
+    FILE *sidecar = fopen(path_of(f, "open.yaml"), "w");
+    assert_non_null(sidecar);
+    fputs("dims: {h: 8, w: 10}\n", sidecar);
+    assert_int_equal(fclose(sidecar), 0);
+    assert_int_equal(run(f, &command_inspect, &err, "--json", model, NULL), 0);
+    assert_input_shape(f, (const json_int_t[]){1, 1, 8, 10}, 4);
+    assert_int_equal(run(f, &command_inspect, &err, "--json", "--dim", "h=12", model, NULL), 0);
+    assert_input_shape(f, (const json_int_t[]){1, 1, 12, 10}, 4);
+    assert_int_equal(run(f, &command_inspect, &err, "--json", "--dim", "height=12", model, NULL),
+                     -EINVAL);
+    assert_non_null(strstr(err.text, "'height'; the unknown ones are 'n', 'h', 'w'"));
+}
+
+static void every_command_that_opens_a_model_takes_dimensions(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    const char *model = path_of(f, "open.onnx"), *picture = path_of(f, "p.pgm"),
+               *parts = path_of(f, "parts");
+    small_model_write(model, 13, OPEN_MODEL);
+    write_picture(f, "p.pgm", 3);
+    if (run(f, &command_run, &err, "-q", "-d", "h=8", "-d", "w=6", "-o", path_of(f, "out"), model,
+            picture, NULL) != 0)
+        fail_msg("%s", err.text);
+    if (run(f, &command_bench, &err, "--json", "--frames", "2", "-d", "h=8", "-d", "w=6", model,
+            NULL) != 0)
+        fail_msg("%s", err.text);
+    if (run(f, &command_split, &err, "-u", "relu", "-d", "h=8", "-d", "w=6", "-o", parts, model,
+            NULL) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(run(f, &command_run, &err, "-d", "depth=2", model, picture, NULL), -EINVAL);
+    assert_non_null(strstr(err.text, "'depth'"));
+    assert_int_equal(run(f, &command_bench, &err, "-d", "depth=2", model, NULL), -EINVAL);
+    assert_non_null(strstr(err.text, "'depth'"));
+    assert_int_equal(
+        run(f, &command_split, &err, "-u", "relu", "-o", parts, "-d", "depth=2", model, NULL),
+        -EINVAL);
+    assert_non_null(strstr(err.text, "'depth'"));
+    FILE *yaml = fopen(path_of(f, "line.yaml"), "w");
+    assert_non_null(yaml);
+    fprintf(yaml,
+            "node: a\nmodel: %s\ndims: {h: 8, w: 6}\npipeline:\n"
+            "  - {node: a, address: 127.0.0.1:7433}\n",
+            model);
+    assert_int_equal(fclose(yaml), 0);
+    if (run(f, &command_check, &err, "--json", path_of(f, "line.yaml"), NULL) != 0)
+        fail_msg("%s", err.text);
+}
+
 static void missing_model_is_a_sentence(void **state) {
     static const struct command *const commands[] = {&command_inspect, &command_bench};
     struct fixture *f = *state;
@@ -321,6 +394,10 @@ int main(void) {
         cmocka_unit_test_setup_teardown(split_refuses_cuts_out_of_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(run_reports_a_bad_picture_and_goes_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bench_counts_its_frames, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(dimensions_come_from_the_command_line_then_from_the_sidecar,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(every_command_that_opens_a_model_takes_dimensions, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(missing_model_is_a_sentence, set_up, tear_down),
         cmocka_unit_test_setup_teardown(line_that_is_not_there_is_a_sentence, set_up, tear_down),
     };

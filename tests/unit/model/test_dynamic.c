@@ -40,6 +40,28 @@ static const char shapes[] =
     "Mul more n1,three -> more\nConcat wide n1,three -> dims2 | axis=0\n"
     "const number f32 1,1\nExpand grow number,dims2 -> wide\n";
 
+/* A small detector: boxes and scores of 64 places, those that are left of them, and a second
+ * network over what the picture shows there. */
+static const char detector[] =
+    "input image f32 1,3,16,16\noutput boxes\noutput found\noutput classes\n"
+    "const w f32 8,3,3,3\nconst b f32 8\nConv head image,w,b -> map | strides=[2,2] "
+    "pads=[1,1,1,1]\n"
+    "const places i64 3 = 1,8,64\nReshape line map,places -> line\n"
+    "const zero i64 1 = 0\nconst four i64 1 = 4\nconst eight i64 1 = 8\nconst axis i64 1 = 1\n"
+    "Slice first line,zero,four,axis -> corners\nSlice last line,four,eight,axis -> raw\n"
+    "Transpose turn corners -> all | perm=[0,2,1]\nSigmoid sure raw -> scores\n"
+    "const most i64 1 = 9\nconst iou f32 1 = 0.4\nconst least f32 1 = 0.55\n"
+    "NonMaxSuppression nms all,scores,most,iou,least -> found\n"
+    "const two i64 1 = 2\nconst three i64 1 = 3\nSlice column found,two,three,axis -> column\n"
+    "Squeeze where column,axis -> where\nGather boxes all,where -> boxes | axis=1\n"
+    "Transpose rows line -> rows | perm=[0,2,1]\nSqueeze flat rows,zero -> table\n"
+    "Gather pick table,where -> picked | axis=0\nconst squares i64 4 = -1,2,2,2\n"
+    "Reshape square picked,squares -> squares2\nconst cw f32 6,2,1,1\nconst cb f32 6\n"
+    "Conv second squares2,cw,cb -> second\nRelu relu second -> positive\n"
+    "GlobalAveragePool pool positive -> pooled\nFlatten flat2 pooled -> features | axis=1\n"
+    "const gw f32 6,3\nconst gb f32 3\nGemm last2 features,gw,gb -> logits\n"
+    "Softmax classes logits -> classes | axis=1\n";
+
 static char folder[] = "/tmp/convoy-dynamic-XXXXXX";
 
 static struct model *open_text(const char *text) {
@@ -198,6 +220,39 @@ static void shapes_of_what_is_found_cross_every_cut(void **state) {
     check_every_cut(shapes);
 }
 
+static void a_detector_crosses_every_cut(void **state) {
+    (void)state;
+    struct model *model = open_text(detector);
+    struct err err = {0};
+    size_t count = model_layers_count(model);
+    static float numbers[768];
+    int64_t least = INT64_MAX, most = 0;
+    for (size_t frame = 0; frame < 6; frame++) {
+        for (size_t i = 0; i < 768; i++)
+            numbers[i] = (float)((i * (17 + frame) + i * i % 5) % 23) * (float)frame / 20.0f;
+        struct cut_tensors in = make_input(model, numbers), whole, middle, out;
+        if (run_range(model, 0, count, &in, &whole, &err) < 0)
+            fail_msg("%s", err.text);
+        int64_t found = whole.tensors[1].desc.dims[0];
+        assert_int_equal(whole.tensors[0].desc.dims[1], found);
+        assert_int_equal(whole.tensors[2].desc.dims[0], found);
+        least = found < least ? found : least;
+        most = found > most ? found : most;
+        for (size_t at = 1; at < count; at++) {
+            assert_int_equal(run_range(model, 0, at, &in, &middle, &err), 0);
+            assert_int_equal(run_range(model, at, count, &middle, &out, &err), 0);
+            assert_same(&whole, &out, at);
+            tensors_free(&out);
+            tensors_free(&middle);
+        }
+        tensors_free(&whole);
+        tensors_free(&in);
+    }
+    assert_int_equal(least, 0); /* frames that find nothing are among them */
+    assert_true(most > 3);
+    model_unref(model);
+}
+
 static void what_only_constants_decide_is_found_at_load(void **state) {
     (void)state;
     struct model *model =
@@ -273,6 +328,7 @@ int main(void) {
         cmocka_unit_test(what_is_found_has_its_own_shape_in_each_frame),
         cmocka_unit_test(rows_that_are_found_cross_every_cut),
         cmocka_unit_test(shapes_of_what_is_found_cross_every_cut),
+        cmocka_unit_test(a_detector_crosses_every_cut),
         cmocka_unit_test(what_only_constants_decide_is_found_at_load),
         cmocka_unit_test(a_rank_that_depends_on_data_is_refused),
         cmocka_unit_test(parts_in_files_know_the_bounds),

@@ -215,7 +215,7 @@ static void first_unknown_dimension_is_one(void **state) {
 
 static void dimensions_are_bound_by_name_or_all_at_once(void **state) {
     (void)state;
-    const struct model_dim dims[] = {{"h", 7}, {"*", 9}};
+    const struct model_dim dims[] = {{"h", 7, false}, {"*", 9, false}};
     const struct model_options options = {.dims = dims, .dims_count = 2};
     struct model *model = accept(13, "input x f32 n,3,h,w,?\noutput y\nRelu r x -> y\n", &options);
     size_t count;
@@ -230,6 +230,28 @@ static void unknown_dimension_names_the_remedy(void **state) {
     (void)state;
     refuse(13, "input x f32 n,3,height,4\noutput y\nRelu r x -> y\n", -ENOTSUP,
            "input 'x': dimension 2 ('height') is not known; say --dim height=VALUE");
+}
+
+static void a_dimension_that_no_input_has_is_an_error_with_the_models_names(void **state) {
+    (void)state;
+    char path[64];
+    struct model *model = NULL;
+    struct err err = {0};
+    struct model_dim dims[] = {{"heigth", 7, true}, {"*", 9, true}};
+    const struct model_options options = {.dims = dims, .dims_count = 2};
+    snprintf(path, sizeof(path), "%s/m.onnx", folder);
+    small_model_write(path, 13, "input x f32 n,3,h,w\ninput z f32 n,w\noutput y\nRelu r x -> y\n");
+    assert_int_equal(model_open(path, &options, &model, &err), -EINVAL);
+    assert_non_null(
+        strstr(err.text, "no input has a dimension 'heigth'; the unknown ones are 'n', 'h', 'w'"));
+    dims[0].must_exist = false; /* a value from a file that serves several models */
+    assert_int_equal(model_open(path, &options, &model, &err), 0);
+    model_unref(model);
+    dims[0].must_exist = true;
+    small_model_write(path, 13, "input x f32 1,3\noutput y\nRelu r x -> y\n");
+    assert_int_equal(model_open(path, &options, &model, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "every dimension is known"));
+    unlink(path);
 }
 
 /* ---- operators and opsets ---- */
@@ -369,6 +391,7 @@ int main(void) {
         cmocka_unit_test(index_out_of_range_is_refused_when_it_runs),
         cmocka_unit_test(first_unknown_dimension_is_one),
         cmocka_unit_test(dimensions_are_bound_by_name_or_all_at_once),
+        cmocka_unit_test(a_dimension_that_no_input_has_is_an_error_with_the_models_names),
         cmocka_unit_test(unknown_dimension_names_the_remedy),
         cmocka_unit_test(unsupported_operators_are_named),
         cmocka_unit_test(contradictions_are_refused_with_a_sentence),
