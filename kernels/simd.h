@@ -107,6 +107,26 @@ struct kn_winograd_out {
     float bias, low, high;
 };
 
+/* Rows of widened numbers (quantized.h): y[i * ldy + j] = sum over k of a[i * lda + k] *
+ * b[j * ldb + k]. k is a multiple of KN_DOT_DEPTH; a, b, lda and ldb are KN_ALIGN aligned. */
+struct kn_qdots {
+    const int16_t *a, *b;
+    int32_t *y;
+    ptrdiff_t m, n, k;
+    ptrdiff_t lda, ldb, ldy;
+};
+
+/* A window over KN_QCHANNELS channels of a widened picture, at count places:
+ * y[i][c] = sum over ky, kx of x[i * x_next + ky * x_row + kx * x_column + c] *
+ * w[ky * w_row + kx * KN_QCHANNELS + c]. */
+#define KN_QCHANNELS 32
+struct kn_qwindows {
+    const int16_t *x, *w;
+    int32_t *y;
+    ptrdiff_t count, taps_h, taps_w;
+    ptrdiff_t x_next, x_row, x_column, w_row;
+};
+
 struct kn_simd {
     const char *name; /* "AVX2+FMA" */
     int lanes;        /* floats of a vector */
@@ -137,6 +157,10 @@ struct kn_simd {
 
     void (*winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
     void (*winograd_out)(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
+
+    /* Integers: the same bits on every level. */
+    void (*qdots)(const struct kn_qdots *d);
+    void (*qwindows)(const struct kn_qwindows *w);
 };
 
 /* The level in use: the baseline before kn_init(), then the CPU's best, or what CONVOY_SIMD and

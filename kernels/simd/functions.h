@@ -33,5 +33,7 @@ void KN_SIMD(kn_slide_sum)(const struct kn_slide_band *band, const struct kn_sli
 void KN_SIMD(kn_slide_max)(const struct kn_slide_band *band);
 void KN_SIMD(kn_winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
 void KN_SIMD(kn_winograd_out)(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
+void KN_SIMD(kn_qdots)(const struct kn_qdots *d);
+void KN_SIMD(kn_qwindows)(const struct kn_qwindows *w);
 
 #endif

@@ -28,4 +28,6 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .slide_max_narrow = NARROW(kn_slide_max),
     .winograd_in = KN_SIMD(kn_winograd_in),
     .winograd_out = KN_SIMD(kn_winograd_out),
+    .qdots = KN_SIMD(kn_qdots),
+    .qwindows = KN_SIMD(kn_qwindows),
 };

@@ -20,59 +20,22 @@ struct conv_state {
 #define ROUND_UP(n) (((n) + (KN_ALIGN - 1)) / KN_ALIGN * KN_ALIGN)
 #define STATE_BYTES ROUND_UP(sizeof(struct conv_state))
 
-static struct kn_conv window_conv(const struct window *w, const struct tensor_desc *x, int oc,
-                                  int group) {
-    return (struct kn_conv){.n = (int)x->dims[0],
-                            .ic = (int)x->dims[1],
-                            .ih = w->in[0],
-                            .iw = w->in[1],
-                            .oc = oc,
-                            .oh = w->out[0],
-                            .ow = w->out[1],
-                            .kh = w->kernel[0],
-                            .kw = w->kernel[1],
-                            .stride_h = w->stride[0],
-                            .stride_w = w->stride[1],
-                            .dil_h = w->dilation[0],
-                            .dil_w = w->dilation[1],
-                            .pad_top = w->begin[0],
-                            .pad_left = w->begin[1],
-                            .group = group};
-}
-
-/* Types, ranks, channels and group; oc_axis is where the weights have output channels (or those of
- * one group, for ConvTranspose). */
+/* Types, ranks, channels and group; ic_axis: of the weights. */
 static int check_weights(const struct op_call *call, int ic_axis, int64_t *ret_group,
                          int64_t *ret_oc) {
+    const struct tensor_desc *b = op_in(call, 2);
     int rc = op_type(call, 0, OP_FLOAT);
     if (rc == 0)
         rc = op_type(call, 1, OP_FLOAT);
-    if (rc == 0 && op_in(call, 2))
+    if (rc == 0 && b)
         rc = op_type(call, 2, OP_FLOAT);
     if (rc == 0)
         rc = op_rank(call, 0, 3, 4);
-    if (rc < 0)
-        return rc;
-    const struct tensor_desc *x = op_in(call, 0), *w = op_in(call, 1), *b = op_in(call, 2);
-    if (w->rank != x->rank)
-        return op_fail(call, -EBADMSG, "weights have %d dimensions, the input has %d", w->rank,
-                       x->rank);
-    int64_t group = node_int(call->node, "group", 1);
-    if (group < 1 || group > x->dims[1])
-        return op_fail(call, -EBADMSG, "group cannot be %lld with %lld input channels",
-                       (long long)group, (long long)x->dims[1]);
-    int64_t ic = w->dims[ic_axis] * (ic_axis == 1 ? group : 1);
-    int64_t oc = w->dims[1 - ic_axis] * (ic_axis == 1 ? 1 : group);
-    if (ic != x->dims[1] || x->dims[1] % group != 0 || oc < 1 || oc % group != 0 || oc > OP_DIM_MAX)
-        return op_fail(call, -EBADMSG,
-                       "weights for %lld input and %lld output channels in %lld groups do not fit "
-                       "an input with %lld channels",
-                       (long long)ic, (long long)oc, (long long)group, (long long)x->dims[1]);
-    if (b && (b->rank != 1 || b->dims[0] != oc))
-        return op_fail(call, -EBADMSG, "bias does not have %lld elements", (long long)oc);
-    *ret_group = group;
-    *ret_oc = oc;
-    return 0;
+    if (rc == 0)
+        rc = window_weights(call, 1, ic_axis, ret_group, ret_oc);
+    if (rc == 0 && b && (b->rank != 1 || b->dims[0] != *ret_oc))
+        return op_fail(call, -EBADMSG, "bias does not have %lld elements", (long long)*ret_oc);
+    return rc;
 }
 
 static int conv_plan(struct op_call *call, void *ret) {
@@ -90,7 +53,7 @@ static int conv_plan(struct op_call *call, void *ret) {
     if (x->dims[0] < 1)
         return op_fail(call, -EBADMSG, "the batch is empty");
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
-    rc = window_set(call, &w, x->dims[0], oc);
+    rc = window_set(call, &w, DTYPE_FLOAT, x->dims[0], oc);
     struct kn_conv_plan probe;
     if (rc == 0 && kn_conv_plan(&plan->conv, 1, &probe) < 0)
         return op_fail(call, -ENOTSUP, "the convolution is too large");
@@ -254,9 +217,10 @@ static int transpose_plan(struct op_call *call, void *ret) {
     if (x->dims[0] < 1)
         return op_fail(call, -EBADMSG, "the batch is empty");
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
-    rc = window_set(call, &w, x->dims[0], oc);
-    size_t columns = (size_t)oc, factors[] = {(size_t)w.kernel[0], (size_t)w.kernel[1],
-                                              (size_t)w.in[0], (size_t)w.in[1], sizeof(float)};
+    rc = window_set(call, &w, DTYPE_FLOAT, x->dims[0], oc);
+    size_t columns = (size_t)oc,
+           factors[] = {(size_t)w.kernel[WINDOW_H], (size_t)w.kernel[WINDOW_W],
+                        (size_t)w.in[WINDOW_H], (size_t)w.in[WINDOW_W], sizeof(float)};
     for (size_t i = 0; rc == 0 && i < sizeof(factors) / sizeof(factors[0]); i++)
         if (__builtin_mul_overflow(columns, factors[i], &columns) ||
             columns > 4 * OP_TENSOR_BYTES_MAX)

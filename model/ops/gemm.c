@@ -1,4 +1,6 @@
 /* Gemm (7, 9, 11, 13) and MatMul (1, 9, 13). */
+#include "model/ops/matmul.h"
+
 #include "model/ops/kinds.h"
 
 #include <errno.h>
@@ -75,61 +77,81 @@ static int gemm_plan(struct op_call *call, void *ret) {
     return rc < 0 ? rc : op_set(call, 0, DTYPE_FLOAT, 2, (int64_t[]){m, n});
 }
 
-/* Leading dimensions that are looped over; a constant or plain matrix b makes a one tall matrix. */
-static int matmul_batch(const struct op_call *call, struct gemm_plan *plan, int64_t *m, int64_t n,
-                        int64_t k) {
-    const struct tensor_desc *a = op_in(call, 0), *b = op_in(call, 1);
-    if (b->rank <= 2) {
-        *m = a->rank > 1 ? (int64_t)op_product(a, 0, a->rank - 1) : 1;
-        return 0;
-    }
-    struct tensor_desc ab = {.rank = a->rank > 2 ? a->rank - 2 : 0}, bb = {.rank = b->rank - 2};
+/* Leading dimensions that are looped over. */
+static int matmul_batch(const struct op_call *call, const struct tensor_desc *a,
+                        const struct tensor_desc *b, struct matmul_shape *shape) {
+    struct tensor_desc ab = {.rank = a->rank > 2 ? a->rank - 2 : 0};
+    struct tensor_desc bb = {.rank = b->rank > 2 ? b->rank - 2 : 0};
     memcpy(ab.dims, a->dims, sizeof(ab.dims[0]) * (size_t)ab.rank);
     memcpy(bb.dims, b->dims, sizeof(bb.dims[0]) * (size_t)bb.rank);
-    if (op_broadcast(ab.dims, ab.rank, bb.dims, bb.rank, plan->batch.dims, &plan->batch.rank) < 0)
+    if (op_broadcast(ab.dims, ab.rank, bb.dims, bb.rank, shape->batch.dims, &shape->batch.rank) < 0)
         return op_fail(call, -EBADMSG, "leading dimensions do not fit");
-    op_strides(&ab, &plan->batch, plan->a_strides);
-    op_strides(&bb, &plan->batch, plan->b_strides);
-    for (int i = 0; i < plan->batch.rank; i++) {
-        plan->a_strides[i] *= *m * k;
-        plan->b_strides[i] *= k * n;
-    }
+    op_strides(&ab, &shape->batch, shape->a_strides);
+    op_strides(&bb, &shape->batch, shape->b_strides);
     return 0;
+}
+
+int matmul_shape(const struct op_call *call, size_t a_at, size_t b_at, struct matmul_shape *ret) {
+    int rc = op_rank(call, a_at, 1, TENSOR_MAX_RANK);
+    if (rc == 0)
+        rc = op_rank(call, b_at, 1, TENSOR_MAX_RANK);
+    if (rc < 0)
+        return rc;
+    const struct tensor_desc *a = op_in(call, a_at), *b = op_in(call, b_at);
+    if (op_count(a) == 0 || op_count(b) == 0)
+        return op_fail(call, -ENOTSUP, "empty matrices are not supported");
+    ret->m = a->rank > 1 ? a->dims[a->rank - 2] : 1;
+    ret->k = a->dims[a->rank - 1];
+    ret->n = b->rank > 1 ? b->dims[b->rank - 1] : 1;
+    int64_t kb = b->rank > 1 ? b->dims[b->rank - 2] : b->dims[0];
+    if (ret->k != kb)
+        return op_fail(call, -EBADMSG, "a matrix with %lld columns times one with %lld rows",
+                       (long long)ret->k, (long long)kb);
+    rc = matmul_batch(call, a, b, ret);
+    if (rc == 0)
+        rc = check_size(call, ret->m, ret->n, ret->k);
+    if (rc < 0)
+        return rc;
+    ret->rank = ret->batch.rank;
+    memcpy(ret->dims, ret->batch.dims, sizeof(ret->dims[0]) * (size_t)ret->rank);
+    if (a->rank > 1)
+        ret->dims[ret->rank++] = ret->m;
+    if (b->rank > 1)
+        ret->dims[ret->rank++] = ret->n;
+    return 0;
+}
+
+int64_t matmul_offset(const struct kn_shape *batch, const int64_t *strides, size_t i) {
+    int64_t offset = 0;
+    for (int d = batch->rank; d-- > 0; i /= (size_t)batch->dims[d])
+        offset += (int64_t)(i % (size_t)batch->dims[d]) * strides[d];
+    return offset;
 }
 
 static int matmul_plan(struct op_call *call, void *ret) {
     struct gemm_plan *plan = ret;
+    struct matmul_shape shape;
     int rc = check_types(call);
     if (rc == 0)
-        rc = op_rank(call, 0, 1, TENSOR_MAX_RANK);
-    if (rc == 0)
-        rc = op_rank(call, 1, 1, TENSOR_MAX_RANK);
+        rc = matmul_shape(call, 0, 1, &shape);
     if (rc < 0)
         return rc;
-    const struct tensor_desc *a = op_in(call, 0), *b = op_in(call, 1);
-    if (op_count(a) == 0 || op_count(b) == 0)
-        return op_fail(call, -ENOTSUP, "empty matrices are not supported");
-    int64_t m = a->rank > 1 ? a->dims[a->rank - 2] : 1, k = a->dims[a->rank - 1];
-    int64_t n = b->rank > 1 ? b->dims[b->rank - 1] : 1;
-    int64_t kb = b->rank > 1 ? b->dims[b->rank - 2] : b->dims[0];
-    if (k != kb)
-        return op_fail(call, -EBADMSG, "a matrix with %lld columns times one with %lld rows",
-                       (long long)k, (long long)kb);
-    int64_t rows = m, dims[2 * TENSOR_MAX_RANK];
-    rc = matmul_batch(call, plan, &rows, n, k);
-    if (rc == 0)
-        rc = check_size(call, rows, n, k);
+    const struct tensor_desc *a = op_in(call, 0);
+    if (op_in(call, 1)->rank <= 2) { /* one tall matrix */
+        shape.m = a->rank > 1 ? (int64_t)op_product(a, 0, a->rank - 1) : 1;
+        shape.batch.rank = 0;
+        rc = check_size(call, shape.m, shape.n, shape.k);
+    }
     if (rc < 0)
         return rc;
-    plan->gemm =
-        (struct kn_gemm){.m = (int)rows, .n = (int)n, .k = (int)k, .alpha = 1.0f, .beta = 1.0f};
-    int rank = b->rank <= 2 ? (a->rank > 1 ? a->rank - 2 : 0) : plan->batch.rank;
-    memcpy(dims, b->rank <= 2 ? a->dims : plan->batch.dims, sizeof(dims[0]) * (size_t)rank);
-    if (a->rank > 1)
-        dims[rank++] = m;
-    if (b->rank > 1)
-        dims[rank++] = n;
-    return op_set(call, 0, DTYPE_FLOAT, rank, dims);
+    plan->gemm = (struct kn_gemm){
+        .m = (int)shape.m, .n = (int)shape.n, .k = (int)shape.k, .alpha = 1.0f, .beta = 1.0f};
+    plan->batch = shape.batch;
+    for (int i = 0; i < shape.batch.rank; i++) {
+        plan->a_strides[i] = shape.a_strides[i] * shape.m * shape.k;
+        plan->b_strides[i] = shape.b_strides[i] * shape.k * shape.n;
+    }
+    return op_set(call, 0, DTYPE_FLOAT, shape.rank, shape.dims);
 }
 
 static size_t batch_count(const struct gemm_plan *plan) {
@@ -197,18 +219,10 @@ static int gemm_run(const struct op_args *args) {
     } else if (plan->c_rows > 0) {
         c = args->in[2]->data;
     }
-    int64_t index[KN_MAX_RANK] = {0};
-    for (size_t i = 0, count = batch_count(plan); i < count; i++) {
-        int64_t at_a = 0, at_b = 0;
-        for (int d = 0; d < plan->batch.rank; d++) {
-            at_a += index[d] * plan->a_strides[d];
-            at_b += index[d] * plan->b_strides[d];
-        }
-        kn_gemm(&gemm, a + at_a, b + at_b, c, y + i * (size_t)gemm.m * (size_t)gemm.n,
-                args->threads);
-        for (int d = plan->batch.rank - 1; d >= 0 && ++index[d] == plan->batch.dims[d]; d--)
-            index[d] = 0;
-    }
+    for (size_t i = 0, count = batch_count(plan); i < count; i++)
+        kn_gemm(&gemm, a + matmul_offset(&plan->batch, plan->a_strides, i),
+                b + matmul_offset(&plan->batch, plan->b_strides, i), c,
+                y + i * (size_t)gemm.m * (size_t)gemm.n, args->threads);
     return 0;
 }
 

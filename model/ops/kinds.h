@@ -17,6 +17,13 @@ extern const struct op_kind kind_pool, kind_global_pool;
 /* gemm.c */
 extern const struct op_kind kind_gemm, kind_matmul;
 
+/* quantize.c */
+extern const struct op_kind kind_quantize, kind_dequantize, kind_dynamic_quantize;
+
+/* qconv.c, qmatmul.c; arg: whether the result is sums, or quantised again */
+enum { QUANT_INTEGER, QUANT_LINEAR };
+extern const struct op_kind kind_qconv, kind_qmatmul;
+
 /* activation.c; arg: enum kn_act */
 extern const struct op_kind kind_activation;
 

@@ -7,20 +7,20 @@
 static struct kn_pool window_pool(const struct window *w, enum kn_pool_kind kind, int64_t planes) {
     return (struct kn_pool){.kind = kind,
                             .planes = (int)planes,
-                            .ih = w->in[0],
-                            .iw = w->in[1],
-                            .oh = w->out[0],
-                            .ow = w->out[1],
-                            .kh = w->kernel[0],
-                            .kw = w->kernel[1],
-                            .stride_h = w->stride[0],
-                            .stride_w = w->stride[1],
-                            .dil_h = w->dilation[0],
-                            .dil_w = w->dilation[1],
-                            .pad_top = w->begin[0],
-                            .pad_left = w->begin[1],
-                            .pad_bottom = w->end[0],
-                            .pad_right = w->end[1]};
+                            .ih = w->in[WINDOW_H],
+                            .iw = w->in[WINDOW_W],
+                            .oh = w->out[WINDOW_H],
+                            .ow = w->out[WINDOW_W],
+                            .kh = w->kernel[WINDOW_H],
+                            .kw = w->kernel[WINDOW_W],
+                            .stride_h = w->stride[WINDOW_H],
+                            .stride_w = w->stride[WINDOW_W],
+                            .dil_h = w->dilation[WINDOW_H],
+                            .dil_w = w->dilation[WINDOW_W],
+                            .pad_top = w->begin[WINDOW_H],
+                            .pad_left = w->begin[WINDOW_W],
+                            .pad_bottom = w->end[WINDOW_H],
+                            .pad_right = w->end[WINDOW_W]};
 }
 
 /* n * c of input 0, which the kernels count with an int. */
@@ -34,7 +34,7 @@ static int count_planes(const struct op_call *call, int64_t *ret) {
 
 /* No window may lie in the padding altogether: its maximum would be nothing. */
 static int check_pads(const struct op_call *call, const struct window *w) {
-    for (int axis = 0; axis < 2; axis++) {
+    for (int axis = 0; axis < WINDOW_AXES; axis++) {
         int64_t cover = ((int64_t)w->kernel[axis] - 1) * w->dilation[axis] + 1;
         if (w->begin[axis] >= cover || w->end[axis] >= cover)
             return op_fail(call, -ENOTSUP, "pads as large as the kernel are not supported");
@@ -64,7 +64,7 @@ static int pool_plan(struct op_call *call, void *ret) {
     *pool = window_pool(&w, (enum kn_pool_kind)call->op->arg, planes);
     pool->count_include_pad = node_int(call->node, "count_include_pad", 0) != 0;
     const struct tensor_desc *x = op_in(call, 0);
-    rc = window_set(call, &w, x->dims[0], x->dims[1]);
+    rc = window_set(call, &w, DTYPE_FLOAT, x->dims[0], x->dims[1]);
     if (rc == 0 && op_out(call, 1)) {
         const struct tensor_desc *y = op_out(call, 0);
         if (!y)

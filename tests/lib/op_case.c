@@ -1,5 +1,6 @@
 #include "tests/lib/op_case.h"
 
+#include "kernels/kernels.h"
 #include "model/model.h"
 #include "tests/lib/models.h"
 #include "tests/lib/small_model.h"
@@ -29,9 +30,10 @@ static enum dtype dtype_of(const char *name) {
     static const struct {
         const char *name;
         enum dtype dtype;
-    } types[] = {{"f32", DTYPE_FLOAT}, {"u8", DTYPE_UINT8},  {"i8", DTYPE_INT8},
-                 {"i32", DTYPE_INT32}, {"i64", DTYPE_INT64}, {"bool", DTYPE_BOOL},
-                 {"f64", DTYPE_DOUBLE}};
+    } types[] = {{"f32", DTYPE_FLOAT},  {"u8", DTYPE_UINT8},    {"i8", DTYPE_INT8},
+                 {"i32", DTYPE_INT32},  {"i64", DTYPE_INT64},   {"bool", DTYPE_BOOL},
+                 {"f64", DTYPE_DOUBLE}, {"f16", DTYPE_FLOAT16}, {"i16", DTYPE_INT16},
+                 {"u16", DTYPE_UINT16}, {"u32", DTYPE_UINT32},  {"u64", DTYPE_UINT64}};
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
         if (strcmp(types[i].name, name) == 0)
             return types[i].dtype;
@@ -39,42 +41,25 @@ static enum dtype dtype_of(const char *name) {
     return DTYPE_NONE;
 }
 
+static enum kn_type kernel_type(const struct tensor *tensor) {
+    return (enum kn_type)tensor->desc.dtype;
+}
+
 static void set_number(const struct tensor *tensor, size_t i, const char *text) {
     double d = strtod(text, NULL);
     int64_t l = strtoll(text, NULL, 10);
-    switch (tensor->desc.dtype) {
-    case DTYPE_FLOAT:
-        ((float *)tensor->data)[i] = (float)d;
-        break;
-    case DTYPE_DOUBLE:
-        ((double *)tensor->data)[i] = d;
-        break;
-    case DTYPE_INT32:
-        ((int32_t *)tensor->data)[i] = (int32_t)l;
-        break;
-    case DTYPE_INT64:
-        ((int64_t *)tensor->data)[i] = l;
-        break;
-    default:
-        ((uint8_t *)tensor->data)[i] = (uint8_t)l;
-    }
+    bool real = tensor->desc.dtype == DTYPE_FLOAT || tensor->desc.dtype == DTYPE_DOUBLE ||
+                tensor->desc.dtype == DTYPE_FLOAT16;
+    char *at = (char *)tensor->data + i * dtype_size(tensor->desc.dtype);
+    kn_cast(real ? KN_DOUBLE : KN_INT64, kernel_type(tensor), real ? (void *)&d : (void *)&l, at,
+            1);
 }
 
 static double number(const struct tensor *tensor, size_t i) {
-    switch (tensor->desc.dtype) {
-    case DTYPE_FLOAT:
-        return (double)((const float *)tensor->data)[i];
-    case DTYPE_DOUBLE:
-        return ((const double *)tensor->data)[i];
-    case DTYPE_INT32:
-        return ((const int32_t *)tensor->data)[i];
-    case DTYPE_INT64:
-        return (double)((const int64_t *)tensor->data)[i];
-    case DTYPE_INT8:
-        return ((const int8_t *)tensor->data)[i];
-    default:
-        return ((const uint8_t *)tensor->data)[i];
-    }
+    double d = 0.0;
+    kn_cast(kernel_type(tensor), KN_DOUBLE,
+            (const char *)tensor->data + i * dtype_size(tensor->desc.dtype), &d, 1);
+    return d;
 }
 
 /* "x f32 2,3 = 1,2,.." with the name left in desc.name, which points into line. */

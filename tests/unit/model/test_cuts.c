@@ -230,24 +230,34 @@ static const char odd[] = "input x f32 2,4,5,5\ninput unused f32 3\n"
                           "Reshape back e,sh -> g\nAdd sum g,r -> h\nMul scale h,one -> y\n"
                           "const z i64 1 = -1\nReshape line x,z -> u\n";
 
-static void odd_graphs_survive_every_cut(void **state) {
-    (void)state;
+/* Numbers for every input of a model. */
+static void make_inputs(const struct model *model, struct cut_tensors *in) {
+    const struct tensor_desc *descs = model_cut(model, 0, &in->count);
+    for (size_t i = 0; i < in->count; i++) {
+        size_t bytes, count;
+        assert_int_equal(tensor_desc_bytes(&descs[i], &bytes), 0);
+        assert_int_equal(tensor_desc_count(&descs[i], &count), 0);
+        in->owned[i] = true;
+        in->tensors[i] = (struct tensor){.desc = descs[i], .data = tensor_buffer_new(bytes)};
+        for (size_t k = 0; k < bytes; k++) /* of float16: below 2 */
+            ((uint8_t *)in->tensors[i].data)[k] = (uint8_t)(k * 37 % 61);
+        for (size_t k = 0; descs[i].dtype == DTYPE_FLOAT && k < count; k++)
+            ((float *)in->tensors[i].data)[k] = (float)(k * 37 % 11) - 5.0f;
+    }
+}
+
+static void check_every_cut(int opset, const char *text) {
     char folder[] = "/tmp/convoy-odd-XXXXXX", path[64];
-    struct cut_tensors in = {.count = 2}, whole;
+    struct cut_tensors in, whole;
     struct model *model = NULL;
     struct err err = {0};
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/m.onnx", folder);
-    small_model_write(path, 13, odd);
+    small_model_write(path, opset, text);
     if (model_open(path, NULL, &model, &err) < 0)
         fail_msg("%s", err.text);
     unlink(path);
-    for (size_t i = 0; i < 2; i++) {
-        in.owned[i] = true;
-        in.tensors[i].data = tensor_buffer_new(800);
-        for (size_t k = 0; k < 200; k++)
-            ((float *)in.tensors[i].data)[k] = (float)(k * 37 % 11) - 5.0f;
-    }
+    make_inputs(model, &in);
     size_t count = model_layers_count(model);
     assert_true(count > 4);
     run_range(model, 0, count, 1, &in, &whole);
@@ -270,11 +280,32 @@ static void odd_graphs_survive_every_cut(void **state) {
     model_unref(model);
 }
 
+static void odd_graphs_survive_every_cut(void **state) {
+    (void)state;
+    check_every_cut(13, odd);
+}
+
+/* Weights that are dequantised, quantised activations, and operators that take them as they are. */
+static const char quantised[] =
+    "input x f32 1,3,6,6\noutput y\noutput z\nconst s f32 = 0.05\nconst o u8 = 20\n"
+    "QuantizeLinear q1 x,s,o -> a\nDequantizeLinear d1 a,s,o -> b\n"
+    "const w i8 4,3,3,3\nconst ws f32 4 = 0.1,0.2,0.3,0.4\nconst wo i8 4 = 0,1,-1,0\n"
+    "DequantizeLinear dw w,ws,wo -> wf | axis=0\nConv conv b,wf -> c | pads=[1,1,1,1]\n"
+    "Relu relu c -> d\nQuantizeLinear q2 d,s,o -> e\n"
+    "QLinearConv ql e,s,o,v,ws,wo,s,o -> f | group=4\nconst v i8 4,1,2,2\n"
+    "ConvInteger ci e,v,o -> y | group=4\nDequantizeLinear d2 f,s,o -> z\n";
+
+static void quantised_graphs_survive_every_cut(void **state) {
+    (void)state;
+    check_every_cut(13, quantised);
+}
+
 int main(void) {
     struct CMUnitTest tests[128];
     static char names[128][128];
     size_t count = 0;
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(odd_graphs_survive_every_cut);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(quantised_graphs_survive_every_cut);
     for (const struct models_entry *entry = models_all; entry->file; entry++) {
         snprintf(names[count], sizeof(names[0]), "every_cut_gives_the_same_bits %s", entry->file);
         tests[count] = (struct CMUnitTest){.name = names[count],
