@@ -2,6 +2,7 @@
 
 #include "ctl/interrupt.h"
 #include "ctl/progress.h"
+#include "model/runner.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -25,7 +26,7 @@ struct race {
 
 struct worker {
     struct race *race;
-    struct network_runner runner;
+    struct runner runner;
     pthread_t thread;
     struct latency latency;
     uint64_t *layer_ns; /* [layers_count][LAYER_SAMPLES], a ring; NULL without --layers */
@@ -48,7 +49,7 @@ static bool goes_on(struct race *race) {
 
 static void run_one(struct worker *worker, bool counts) {
     uint64_t start = clock_us();
-    worker->rc = network_runner_run(&worker->runner, &worker->err);
+    worker->rc = runner_run(&worker->runner, &worker->err);
     if (worker->rc != 0 || !counts)
         return;
     size_t slot = worker->latency.count % LAYER_SAMPLES;
@@ -83,7 +84,7 @@ static void *work(void *arg) {
 static int init_worker(struct worker *worker, struct race *race, struct stage *stage,
                        size_t layers_count, struct err *err) {
     worker->race = race;
-    int rc = network_runner_init(&worker->runner, stage, err);
+    int rc = runner_init(&worker->runner, stage, err);
     if (rc == 0)
         rc = bench_fill(race->options, worker->runner.inputs, worker->runner.inputs_count, err);
     if (rc != 0 || !race->options->layers)
@@ -200,7 +201,7 @@ static int measure(struct model *model, const struct bench_options *options,
         rc = err_set(err, -ENOMEM, "out of memory");
     interrupt_stop(interrupt);
     for (int i = 0; workers && i < options->workers; i++) {
-        network_runner_fini(&workers[i].runner);
+        runner_fini(&workers[i].runner);
         free(workers[i].layer_ns);
     }
     free(workers);

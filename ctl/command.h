@@ -37,5 +37,7 @@ extern const struct command command_check;
 extern const struct command command_split;
 extern const struct command command_ops;
 extern const struct command command_keygen;
+extern const struct command command_profile;
+extern const struct command command_plan;
 
 #endif

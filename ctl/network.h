@@ -49,21 +49,4 @@ int network_read_sidecar(const char *path, struct sidecar **ret_sidecar, struct 
 int network_find_sidecar(const char *model, struct sidecar **ret_sidecar, bool *ret_found,
                          struct err *err);
 
-/* A stage with room for one frame: execs, buffers of inputs and of the outputs it writes. */
-struct network_runner {
-    struct stage *stage;
-    struct exec *exec;
-    struct tensor *inputs, *outputs;
-    void **output_buffers; /* NULL where an output is an input's bytes */
-    size_t inputs_count, outputs_count;
-};
-
-/* Takes its own reference on stage. 0 with everything in place for network_runner_fini(), or
- * -ENOMEM or what exec_new() says. */
-int network_runner_init(struct network_runner *runner, struct stage *stage, struct err *err);
-void network_runner_fini(struct network_runner *runner);
-
-/* Runs the frame in runner->inputs; runner->outputs then hold the results until the next call. */
-int network_runner_run(struct network_runner *runner, struct err *err);
-
 #endif

@@ -7,6 +7,7 @@
 #include "ctl/progress.h"
 #include "ctl/report.h"
 #include "ctl/table.h"
+#include "model/runner.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -79,7 +80,7 @@ static void on_interrupt(void *arg) {
 }
 
 /* One frame after the other until the end, an interruption or an error of our own. */
-static int run_frames(struct network_runner *runner, struct feed *feed, struct report *report,
+static int run_frames(struct runner *runner, struct feed *feed, struct report *report,
                       const struct run_options *options, struct run_counts *counts,
                       struct err *err) {
     struct progress progress;
@@ -100,7 +101,7 @@ static int run_frames(struct network_runner *runner, struct feed *feed, struct r
         }
         uint64_t start = clock_us();
         if (got > 0)
-            got = network_runner_run(runner, &why) == 0 ? 1 : -EINVAL;
+            got = runner_run(runner, &why) == 0 ? 1 : -EINVAL;
         uint64_t us = clock_us() - start;
         if (got < 0) {
             progress_clear(&progress);
@@ -136,7 +137,7 @@ static int run_stage(const struct network *network, struct stage *stage,
                      const struct run_options *options, const char *const *sources,
                      size_t sources_count, struct err *err) {
     struct report_options report_options = options->report;
-    struct network_runner runner = {0};
+    struct runner runner = {0};
     struct stopper stopper = {0};
     struct run_counts counts = {0};
     struct interrupt *interrupt = NULL;
@@ -156,7 +157,7 @@ static int run_stage(const struct network *network, struct stage *stage,
     if (rc == 0)
         rc = interrupt_start(on_interrupt, &stopper, &interrupt);
     if (rc == 0)
-        rc = network_runner_init(&runner, stage, err);
+        rc = runner_init(&runner, stage, err);
     if (rc != 0)
         goto done;
     uint64_t start = clock_us();
@@ -171,7 +172,7 @@ static int run_stage(const struct network *network, struct stage *stage,
 
 done:
     interrupt_stop(interrupt);
-    network_runner_fini(&runner);
+    runner_fini(&runner);
     report_free(report);
     feed_free(stopper.feed);
     return rc;

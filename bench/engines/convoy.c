@@ -3,6 +3,7 @@
  * Usage: engine-convoy MODEL THREADS INPUT DIM,DIM,... (the model says it too) */
 #include "ctl/network.h"
 #include "kernels/kernels.h"
+#include "model/runner.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -41,11 +42,11 @@ static int read_input(const char *path, const struct tensor *tensor, struct err 
     return got == bytes ? 0 : err_set(err, -EBADMSG, "%s: %zu bytes, not %zu", path, got, bytes);
 }
 
-static int run_frames(struct network_runner *runner, long frames, struct err *err) {
+static int run_frames(struct runner *runner, long frames, struct err *err) {
     printf("{\"ns\":[");
     for (long i = 0; i < frames; i++) {
         uint64_t start = now_ns();
-        int rc = network_runner_run(runner, err);
+        int rc = runner_run(runner, err);
         uint64_t ns = now_ns() - start;
         if (rc < 0)
             return rc;
@@ -55,7 +56,7 @@ static int run_frames(struct network_runner *runner, long frames, struct err *er
     return 0;
 }
 
-static int save_outputs(const struct network_runner *runner, const char *path, struct err *err) {
+static int save_outputs(const struct runner *runner, const char *path, struct err *err) {
     printf("{\"files\":[");
     for (size_t i = 0; i < runner->outputs_count; i++) {
         char name[LINE_MAX_BYTES + 32];
@@ -74,9 +75,9 @@ static int save_outputs(const struct network_runner *runner, const char *path, s
     return 0;
 }
 
-static int serve(struct network_runner *runner, struct err *err) {
+static int serve(struct runner *runner, struct err *err) {
     char line[LINE_MAX_BYTES], argument[LINE_MAX_BYTES];
-    int rc = network_runner_run(runner, err);
+    int rc = runner_run(runner, err);
     if (rc < 0)
         return rc;
     printf("{\"engine\":\"Convoy\",\"version\":\"%s\",\"base_kb\":0}\n", CONVOY_VERSION);
@@ -95,7 +96,7 @@ static int serve(struct network_runner *runner, struct err *err) {
 
 static int open_and_serve(const char *path, int threads, const char *input, struct err *err) {
     struct stage_options options = {.threads = threads};
-    struct network_runner runner = {0};
+    struct runner runner = {0};
     struct model *model;
     struct stage *stage = NULL;
     int rc = model_open(path, NULL, &model, err);
@@ -103,7 +104,7 @@ static int open_and_serve(const char *path, int threads, const char *input, stru
         return rc;
     rc = stage_new(model, 0, model_layers_count(model), &options, &stage, err);
     if (rc == 0)
-        rc = network_runner_init(&runner, stage, err);
+        rc = runner_init(&runner, stage, err);
     if (rc == 0 && runner.inputs_count != 1)
         rc = err_set(err, -ENOTSUP, "%s has %zu inputs: one can be benched", path,
                      runner.inputs_count);
@@ -111,7 +112,7 @@ static int open_and_serve(const char *path, int threads, const char *input, stru
         rc = read_input(input, &runner.inputs[0], err);
     if (rc == 0)
         rc = serve(&runner, err);
-    network_runner_fini(&runner);
+    runner_fini(&runner);
     stage_unref(stage);
     model_unref(model);
     return rc;

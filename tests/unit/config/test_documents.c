@@ -1,6 +1,7 @@
 /* The examples and the man pages must be true. Run from the root of the repository, like all tests.
  */
 #include "config/config.h"
+#include "config/devices.h"
 #include "config/schema.h"
 #include "config/sidecar.h"
 
@@ -178,6 +179,22 @@ static void man_page_of_sidecars_describes_every_key(void **state) {
     free(page);
 }
 
+static void man_page_of_devices_describes_every_key(void **state) {
+    size_t count, entry_count;
+    const struct schema_key *keys = devices_keys(&count);
+    const struct schema_key *entry_keys = devices_entry_keys(&entry_count);
+    (void)state;
+    char *page = read_page("docs/man/convoy-devices.yaml.5");
+    const char *entry = strstr(page, "\n.Ss Keys of a device");
+    assert_non_null(entry);
+
+    expect_entries(page, keys, count);
+    expect_entries(entry, entry_keys, entry_count);
+    expect_words(page, "devices", "1 to 1024");
+    assert_int_equal(count_entries(page), count + entry_count);
+    free(page);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(examples_are_good_lines_of_one_to_four_devices),
@@ -185,6 +202,7 @@ int main(void) {
         cmocka_unit_test(sidecars_of_our_models_name_ten_classes),
         cmocka_unit_test(man_page_describes_every_key),
         cmocka_unit_test(man_page_of_sidecars_describes_every_key),
+        cmocka_unit_test(man_page_of_devices_describes_every_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* The commands as a whole, on the project's own networks. */
+#include "config/config.h"
 #include "ctl/command.h"
 #include "ctl/npy.h"
 
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -385,6 +387,113 @@ static void line_that_is_not_there_is_a_sentence(void **state) {
     assert_non_null(strstr(err.text, "does convoyd listen there?"));
 }
 
+static void write_text(const char *path, const char *text) {
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Measures MODEL into the fixture's a.json, and describes two equal devices. */
+static void measure(struct fixture *f, const char *devices) {
+    struct err err;
+    char words[512];
+    int rc = run(f, &command_profile, &err, "--json", "--seconds", "0", "--workers", "1", "--keep",
+                 path_of(f, "kept.json"), MODEL, NULL);
+    if (rc != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(rename(f->output, path_of(f, "a.json")), 0);
+    snprintf(words, sizeof(words), "profile: a.json\ndevices:\n%s", devices);
+    write_text(path_of(f, "d.yaml"), words);
+}
+
+static void profile_is_measured_once_and_kept(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    measure(f, "- {node: a}\n");
+    json_error_t error;
+    json_t *first = json_load_file(path_of(f, "a.json"), 0, &error);
+
+    for (int fresh = 0; fresh < 2; fresh++) {
+        assert_int_equal(run(f, &command_profile, &err, "--json", "--seconds", "0", "--workers",
+                             "1", "--keep", path_of(f, "kept.json"), MODEL,
+                             fresh ? "--fresh" : NULL, NULL),
+                         0);
+        json_t *again = load_output(f);
+        /* Whole times in floating point are not the same twice. */
+        assert_true(json_equal(json_object_get(first, "layers"),
+                               json_object_get(again, "layers")) == !fresh);
+        json_decref(again);
+    }
+    json_decref(first);
+    assert_int_equal(run(f, &command_profile, &err, "--seconds", "0", "--workers", "1", "--keep",
+                         path_of(f, "kept.json"), MODEL, NULL),
+                     0);
+}
+
+static void plan_cuts_the_model_for_two_devices_and_writes_it(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    measure(f, "- {node: a, address: '127.0.0.1:1', mbit: 1000}\n- {node: b, address: "
+               "'127.0.0.1:2', mbit: 1000}\n");
+    int rc = run(f, &command_plan, &err, "--json", "--simulate", "--devices", path_of(f, "d.yaml"),
+                 "--write", path_of(f, "c.yaml"), MODEL, NULL);
+    if (rc != 0)
+        fail_msg("%s", err.text);
+    json_t *plan = load_output(f);
+    const json_t *stages = json_object_get(plan, "stages");
+    assert_int_equal(json_array_size(stages), 2);
+    assert_int_equal(integer_of(json_array_get(stages, 0), "first"), 0);
+    assert_int_equal(integer_of(json_array_get(stages, 0), "last") + 1,
+                     integer_of(json_array_get(stages, 1), "first"));
+    double fps = json_number_value(json_object_get(plan, "fps"));
+    const json_t *simulated = json_object_get(json_object_get(plan, "simulation"), "fps");
+    assert_true(fps > json_number_value(json_object_get(plan, "one_fps")));
+    assert_true(fps < json_number_value(json_object_get(plan, "ideal_fps")) * 1.0001);
+    assert_true(fabs(json_number_value(simulated) / fps - 1) < 0.05);
+    json_decref(plan);
+
+    struct config *config = NULL;
+    assert_int_equal(config_load(path_of(f, "c.yaml"), &config, &err), 0);
+    assert_int_equal(config->pipeline_count, 2);
+    config_free(config);
+    assert_int_equal(run(f, &command_check, &err, "--node", "a", path_of(f, "c.yaml"), NULL), 0);
+}
+
+static void plan_says_when_one_device_is_enough(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    measure(f, "- {node: a, mbit: 0.001}\n- {node: b, mbit: 0.001}\n");
+
+    assert_int_equal(
+        run(f, &command_plan, &err, "--json", "--devices", path_of(f, "d.yaml"), MODEL, NULL), 0);
+    json_t *plan = load_output(f);
+    assert_int_equal(json_array_size(json_object_get(plan, "stages")), 1);
+    assert_non_null(strstr(json_string_value(json_object_get(plan, "advice")), "One device, a,"));
+    json_decref(plan);
+    assert_int_equal(run(f, &command_plan, &err, "--devices", path_of(f, "d.yaml"), MODEL, NULL),
+                     0);
+    assert_int_equal(run(f, &command_plan, &err, "--devices", path_of(f, "d.yaml"), "--write",
+                         path_of(f, "c.yaml"), MODEL, NULL),
+                     -EINVAL);
+    assert_non_null(strstr(err.text, "has no 'address'"));
+}
+
+static void plan_refuses_profiles_of_other_models(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    measure(f, "- {node: a}\n");
+
+    assert_int_equal(run(f, &command_plan, &err, "--devices", path_of(f, "d.yaml"),
+                         "models/fmnist_vgg.onnx", NULL),
+                     -ESTALE);
+    write_text(path_of(f, "d.yaml"), "devices: [{node: a}]");
+    assert_int_equal(run(f, &command_plan, &err, "--devices", path_of(f, "d.yaml"), MODEL, NULL),
+                     -EINVAL);
+    assert_non_null(strstr(err.text, "no profile for 'a'"));
+    assert_int_equal(run(f, &command_plan, &err, MODEL, NULL), COMMAND_USAGE);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(inspect_describes_every_layer_and_cut, set_up, tear_down),
@@ -398,6 +507,11 @@ int main(void) {
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(every_command_that_opens_a_model_takes_dimensions, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(profile_is_measured_once_and_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(plan_cuts_the_model_for_two_devices_and_writes_it, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(plan_says_when_one_device_is_enough, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(plan_refuses_profiles_of_other_models, set_up, tear_down),
         cmocka_unit_test_setup_teardown(missing_model_is_a_sentence, set_up, tear_down),
         cmocka_unit_test_setup_teardown(line_that_is_not_there_is_a_sentence, set_up, tear_down),
     };

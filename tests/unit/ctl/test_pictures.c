@@ -4,6 +4,7 @@
 #include "ctl/feed.h"
 #include "ctl/labels.h"
 #include "ctl/network.h"
+#include "model/runner.h"
 
 #include "tests/lib/models.h"
 
@@ -37,7 +38,7 @@ static struct labels_class classify(const struct subject *subject, const char *p
     char model_path[512], picture_path[512], name[64];
     struct network network;
     struct network_dims dims = {0};
-    struct network_runner runner;
+    struct runner runner;
     struct sidecar *sidecar;
     struct stage *stage;
     struct feed *feed;
@@ -55,18 +56,18 @@ static struct labels_class classify(const struct subject *subject, const char *p
         fail_msg("%s", err.text);
     assert_int_equal(
         stage_new(network.model, 0, model_layers_count(network.model), NULL, &stage, &err), 0);
-    assert_int_equal(network_runner_init(&runner, stage, &err), 0);
+    assert_int_equal(runner_init(&runner, stage, &err), 0);
     const char *sources[] = {picture_path};
     if (feed_new_pictures(sources, 1, sidecar, &runner.inputs[0].desc, 1, &feed, &err) != 0)
         fail_msg("%s", err.text);
     if (feed_next(feed, runner.inputs, &item, &err) != 1)
         fail_msg("%s", err.text);
-    assert_int_equal(network_runner_run(&runner, &err), 0);
+    assert_int_equal(runner_run(&runner, &err), 0);
     assert_true(labels_is_class_vector(&runner.outputs[0].desc, 1));
     tensor_desc_count(&runner.outputs[0].desc, &scores);
     assert_int_equal(labels_top(sidecar, runner.outputs[0].data, scores, 1, &top), 1);
     feed_free(feed);
-    network_runner_fini(&runner);
+    runner_fini(&runner);
     stage_unref(stage);
     network_close(&network);
     sidecar_free(sidecar);
