@@ -16,7 +16,7 @@
 
 #define ITEMS_MAX 64 /* of every kind */
 /* AttributeProto.type */
-enum { IS_FLOAT = 1, IS_INT = 2, IS_STRING = 3, IS_FLOATS = 6, IS_INTS = 7 };
+enum { IS_FLOAT = 1, IS_INT = 2, IS_STRING = 3, IS_TENSOR = 4, IS_FLOATS = 6, IS_INTS = 7 };
 
 #define BLOCKS 4096 /* allocations of one file */
 
@@ -243,6 +243,26 @@ static Onnx__NodeProto *node(struct writer *w, const char *op, char *line) {
     return n;
 }
 
+/* A Constant node with the numbers of that tensor. */
+static Onnx__NodeProto *constant_node(struct writer *w, Onnx__TensorProto *tensor) {
+    Onnx__NodeProto *n = take(w, sizeof(*n));
+    Onnx__AttributeProto *value = take(w, sizeof(*value));
+    onnx__node_proto__init(n);
+    onnx__attribute_proto__init(value);
+    value->name = copy(w, "value", 5);
+    value->has_type = 1;
+    value->type = IS_TENSOR;
+    value->t = tensor;
+    n->op_type = copy(w, "Constant", 8);
+    n->n_output = 1;
+    n->output = take(w, sizeof(*n->output));
+    n->output[0] = copy(w, tensor->name, strlen(tensor->name));
+    n->n_attribute = 1;
+    n->attribute = take(w, sizeof(*n->attribute));
+    n->attribute[0] = value;
+    return n;
+}
+
 static void add_line(struct writer *w, char *line) {
     Onnx__GraphProto *g = &w->graph;
     char *first = word(&line);
@@ -254,12 +274,16 @@ static void add_line(struct writer *w, char *line) {
         g->input[g->n_input++] = value_info(w, name, type, word(&line));
     } else if (strcmp(first, "output") == 0) {
         g->output[g->n_output++] = value_info(w, word(&line), NULL, NULL);
-    } else if (strcmp(first, "const") == 0) {
+    } else if (strcmp(first, "const") == 0 || strcmp(first, "node") == 0) {
         char *name = word(&line), *type = word(&line), *dims = word(&line);
         bool scalar = !dims || strcmp(dims, "=") == 0;
         char *equals = scalar ? dims : word(&line);
-        g->initializer[g->n_initializer++] =
+        Onnx__TensorProto *tensor =
             constant(w, name, type, scalar ? NULL : dims, equals ? word(&line) : NULL);
+        if (*first == 'n')
+            g->node[g->n_node++] = constant_node(w, tensor);
+        else
+            g->initializer[g->n_initializer++] = tensor;
     } else {
         g->node[g->n_node++] = node(w, first, line);
     }
@@ -272,7 +296,7 @@ void small_model_write(const char *path, int opset, const char *text) {
     onnx__graph_proto__init(&w->graph);
     onnx__operator_set_id_proto__init(&w->opset);
     w->model.has_ir_version = 1;
-    w->model.ir_version = 8;
+    w->model.ir_version = opset >= 21 ? 10 : opset >= 19 ? 9 : 8; /* as ONNX released them */
     w->model.graph = &w->graph;
     w->model.opset_import = w->opsets;
     w->model.n_opset_import = 1;

@@ -1,6 +1,7 @@
 /* Outputs of real models against the references that come with them. */
 #include "tests/lib/models.h"
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -46,9 +47,35 @@ static void model_reproduces_its_reference(void **state) {
     model_unref(model);
 }
 
+/* Every model of the folder is in the list that all tests go by. */
+static void every_model_there_is_is_tested(void **state) {
+    (void)state;
+    static const char *const folders[] = {"", "light/"};
+    for (size_t i = 0; i < 2; i++) {
+        char path[1024];
+        snprintf(path, sizeof(path), "%s/%s", models_dir(), folders[i]);
+        DIR *dir = opendir(path);
+        if (!dir)
+            skip();
+        for (struct dirent *file; (file = readdir(dir)) != NULL;) {
+            size_t length = strlen(file->d_name);
+            if (length < 5 || strcmp(file->d_name + length - 5, ".onnx") != 0)
+                continue;
+            const struct models_entry *entry = models_all;
+            snprintf(path, sizeof(path), "%s%s", folders[i], file->d_name);
+            while (entry->file && strcmp(entry->file, path) != 0)
+                entry++;
+            if (!entry->file)
+                fail_msg("%s is not among models_all", path);
+        }
+        closedir(dir);
+    }
+}
+
 int main(void) {
     struct CMUnitTest tests[64];
     size_t count = 0;
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(every_model_there_is_is_tested);
     for (const struct models_entry *entry = models_all; entry->file; entry++)
         tests[count++] = (struct CMUnitTest){.name = entry->file,
                                              .test_func = model_reproduces_its_reference,
