@@ -196,6 +196,15 @@ bench: ## Compare with ONNX Runtime and OpenCV, engine by engine in turn (instal
 	@bench/install-peers $(BUILD)/bench
 	@CONVOY_BUILD=$(abspath $(BUILD)) bench/speed $(BENCH_FLAGS)
 
+# How long loading takes, and how much memory, against reading the file once.
+$(BUILD)/bench/load: $(BUILD)/obj/bench/load.o $(call libs_from,$(CORE))
+	@mkdir -p $(@D)
+	$(call say,LD,$@) $(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(foreach l,$(CORE),$(LIBS_$(l))) -o $@
+.PHONY: bench-load
+bench-load: $(BUILD)/bench/load $(BUILD)/write-models ## Time and memory of loading a ResNet-50
+	@$(BUILD)/write-models $(BUILD)/models resnet50
+	@$(BUILD)/bench/load $(BUILD)/models/resnet50.onnx
+
 .PHONY: demo
 demo: ## Classify 10,000 real pictures on a line of three daemons (installs what it needs)
 	@scripts/install-deps build test
