@@ -222,6 +222,29 @@ const char *cost_resource_name(enum cost_resource resource) {
     return names[resource];
 }
 
+struct cost_line *cost_line_copy(const struct cost_line *line) {
+    struct cost_line *copy = calloc(1, sizeof(*copy));
+    if (!copy)
+        return NULL;
+    *copy = *line;
+    copy->count = 0;
+    copy->stages = calloc(line->count + 1, sizeof(*copy->stages));
+    if (!copy->stages)
+        goto fail;
+    for (size_t k = 0; k < line->count; k++) {
+        struct cost_stage *to = &copy->stages[copy->count++];
+        *to = line->stages[k];
+        to->devices = calloc(to->replicas + 1, sizeof(*to->devices));
+        if (!to->devices)
+            goto fail;
+        memcpy(to->devices, line->stages[k].devices, to->replicas * sizeof(*to->devices));
+    }
+    return copy;
+fail:
+    cost_line_free(copy);
+    return NULL;
+}
+
 void cost_line_free(struct cost_line *line) {
     if (!line)
         return;

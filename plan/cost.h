@@ -103,6 +103,9 @@ double cost_alone_fps(const struct cost *cost, size_t device);
 /* "compute", "send", "receive". Static. */
 const char *cost_resource_name(enum cost_resource resource);
 
+/* A line of the caller's. NULL when there is no memory. */
+struct cost_line *cost_line_copy(const struct cost_line *line);
+
 void cost_line_free(struct cost_line *line);
 
 #endif

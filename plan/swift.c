@@ -214,25 +214,6 @@ static void search(struct swift *swift) {
     }
 }
 
-static struct cost_line *copy_line(const struct cost *cost, const struct cost_line *line) {
-    struct cost_line *copy = calloc(1, sizeof(*copy));
-    if (!copy || !(copy->stages = calloc(line->count, sizeof(*copy->stages))))
-        goto fail;
-    for (size_t k = 0; k < line->count; k++) {
-        struct cost_stage *to = &copy->stages[copy->count++];
-        *to = line->stages[k];
-        to->devices = calloc(to->replicas, sizeof(*to->devices));
-        if (!to->devices)
-            goto fail;
-        memcpy(to->devices, line->stages[k].devices, to->replicas * sizeof(*to->devices));
-    }
-    cost_evaluate(cost, copy);
-    return copy;
-fail:
-    cost_line_free(copy);
-    return NULL;
-}
-
 /* How many steps the tables take. */
 static uint64_t table_steps(const struct swift *swift) {
     uint64_t steps = (uint64_t)(swift->groups + 1) * swift->groups * swift->layers;
@@ -281,7 +262,7 @@ int swift_find_line(struct reach *reach, const struct cost_line *known, struct c
     bool searched = swift.groups <= GROUPS_MAX && table_steps(&swift) <= TABLE_MAX;
     int rc = searched ? run(&swift, &line) : 0;
     if (rc == 0 && !line)
-        line = copy_line(reach->cost, known);
+        line = cost_line_copy(known);
     if (!line)
         return -ENOMEM;
     *ret_line = line;

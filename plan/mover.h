@@ -1,0 +1,100 @@
+/* When to move the cuts of a line that runs: what is known of its devices and links, smoothed, and
+ * whether another line is better by enough, for long enough. Pure: times come in as numbers.
+ * docs/planner.md ("Moving") says why each number is what it is.
+ *
+ * Devices are known by index, 0 is the ingress. All of a device's layers are taken to be as many
+ * times slower or faster than the reference's as the layers that it has run; a device that has run
+ * none is taken to be as fast as the reference, so that it is tried. */
+#ifndef CONVOY_PLAN_MOVER_H
+#define CONVOY_PLAN_MOVER_H
+
+#include "plan/planner.h"
+
+#define MOVER_DEVICES_MAX 64
+
+struct mover_options {
+    double gain; /* predicted, in frames per second, that a move must bring: 0.08, and more where
+                  * measurements are noisy */
+    uint64_t hold_us;   /* it must be there for so long: 3 s */
+    uint64_t cool_us;   /* from one move to the next: 6 s */
+    uint64_t smooth_us; /* time constant of what is measured: 2 s */
+    uint64_t forget_us; /* what is known of a device that has run nothing for so long is forgotten,
+                         * so that it is tried again: 600 s */
+};
+
+/* The numbers above. */
+extern const struct mover_options mover_defaults;
+
+/* What is known of a device. */
+struct mover_device {
+    bool is_there; /* it can be used */
+    int workers;
+    uint64_t memory; /* UINT64_MAX: not limited */
+    double slowness; /* its time by the reference's; 1 until it was measured */
+    double variance; /* of single measurements of it, in logarithms */
+    double rate;     /* of its port, bytes per microsecond; INFINITY until it was measured */
+    uint64_t time_us, rate_us; /* when these two were last measured; 0: never */
+};
+
+enum mover_verdict {
+    MOVER_KEEP, /* nothing better by enough */
+    MOVER_WAIT, /* something better, not yet for long enough */
+    MOVER_COOL, /* ... but the last move was a short time ago */
+    MOVER_MOVE,
+};
+
+struct mover {
+    struct cost_network network; /* borrowed */
+    const double *reference_us;  /* [layers] of one frame while all workers are busy; borrowed */
+    struct mover_options options;
+    struct mover_device devices[MOVER_DEVICES_MAX];
+    size_t count;
+    double latency_us;  /* of each device's port */
+    uint64_t better_us; /* since when another line is better; 0: none is */
+    uint64_t moved_us;  /* when it was last moved; 0: never */
+};
+
+/* count devices that are not there yet, 1 to MOVER_DEVICES_MAX. */
+void mover_init(struct mover *mover, const struct cost_network *network, const double *reference_us,
+                size_t count, const struct mover_options *options);
+
+/* A device has joined, with so many workers and so much memory, or left. What was measured of it is
+ * kept while it is away. */
+void mover_device_there(struct mover *mover, size_t device, int workers, uint64_t memory);
+void mover_device_gone(struct mover *mover, size_t device);
+
+/* A frame took time_us in layers [first, last) of a device, on average over the last second or so.
+ * Samples that are no time, or of layers that take none, do not count. */
+void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t first, size_t last,
+                     double time_us);
+
+/* Messages went from one device to another at this rate while one was being sent, which was the
+ * share `busy` of the time: a link that is seldom busy tells little about its rate, because
+ * messages vanish in buffers. Where the rate is below both ports' the receiving device's is held
+ * responsible, or the sending one's where the receiver is the ingress; where it is above, both are
+ * that fast at least. */
+void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t to, double rate,
+                     double busy);
+
+/* A copy of everything for planning on another thread; NULL when there is no memory. */
+struct mover_problem;
+struct mover_problem *mover_problem_new(const struct mover *mover, uint64_t now_us);
+void mover_problem_free(struct mover_problem *problem);
+
+/* What a line of device indices will do, as far as is known now: INFINITY when one of its devices
+ * is away or its memory too small. */
+double mover_problem_period(const struct mover_problem *problem, const struct cost_line *line);
+
+/* The best line of the devices that are there; its device indices are the mover's. For
+ * cost_line_free(). Errors as planner_run(); also -ENODEV when the ingress is not there. */
+int mover_problem_plan(const struct mover_problem *problem, struct cost_line **ret_line,
+                       struct err *err);
+
+/* Decides between the line that runs (current_us: its period by mover_problem_period()) and the
+ * best one. MOVER_MOVE also when the current one cannot run any more (INFINITY): then at once. The
+ * caller says when it has moved. */
+enum mover_verdict mover_decide(struct mover *mover, uint64_t now_us, double current_us,
+                                double best_us);
+void mover_moved(struct mover *mover, uint64_t now_us);
+
+#endif

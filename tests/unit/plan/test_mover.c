@@ -1,0 +1,357 @@
+/* Whether cuts move when they should, and stay when they should: a small world with devices whose
+ * true speeds are known, and measurements of them that are noisy. */
+#include "plan/mover.h"
+
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define LAYERS  40
+#define DEVICES 4
+#define SECOND  UINT64_C(1000000)
+
+struct world {
+    uint64_t cuts[LAYERS + 1], weights[LAYERS], arenas[LAYERS], random;
+    double reference[LAYERS];
+    double slowness[DEVICES], rate[DEVICES]; /* the truth */
+    double noise;                            /* of a measurement: standard deviation */
+    struct cost_network network;
+    struct mover mover;
+    struct cost_line *line; /* that runs; NULL: none yet */
+    uint64_t now_us;
+    unsigned moves;
+};
+
+static double next_uniform(struct world *world) {
+    world->random ^= world->random >> 12;
+    world->random ^= world->random << 25;
+    world->random ^= world->random >> 27;
+    return (double)(world->random * 0x2545f4914f6cdd1dull >> 11) / (double)(1ull << 53);
+}
+
+static double noisy(struct world *world, double value) {
+    double sum = -6;
+    for (int i = 0; i < 12; i++)
+        sum += next_uniform(world);
+    return value * fmax(0.2, 1 + world->noise * sum);
+}
+
+static void make_world(struct world *world, double noise) {
+    memset(world, 0, sizeof(*world));
+    world->random = 12345;
+    world->noise = noise;
+    world->now_us = SECOND;
+    for (size_t i = 0; i < LAYERS; i++) {
+        world->reference[i] = 500 + (double)(i * 37 % 11) * 100;
+        world->cuts[i] = 40000 + i * 7919 % 13 * 5000;
+        world->weights[i] = 1000;
+    }
+    world->cuts[LAYERS] = 4000;
+    world->network = (struct cost_network){.layers = LAYERS,
+                                           .cut_bytes = world->cuts,
+                                           .weight_bytes = world->weights,
+                                           .arena_bytes = world->arenas,
+                                           .first_cut = 1};
+    mover_init(&world->mover, &world->network, world->reference, DEVICES, &mover_defaults);
+    for (size_t d = 0; d < DEVICES; d++) {
+        world->slowness[d] = 1;
+        world->rate[d] = 12.5;
+        mover_device_there(&world->mover, d, 1, UINT64_MAX);
+    }
+}
+
+static void free_world(struct world *world) {
+    cost_line_free(world->line);
+}
+
+/* What a line of the mover's numbers does in truth. */
+static double true_period(const struct world *world, const struct cost_line *line) {
+    double period = 0;
+    for (size_t k = 0; k < line->count; k++) {
+        const struct cost_stage *stage = &line->stages[k];
+        size_t d = stage->devices[0];
+        double time = 0;
+        for (size_t i = stage->first; i < stage->last; i++)
+            time += world->reference[i] * world->slowness[d];
+        period = fmax(period, time);
+        if (k + 1 < line->count) {
+            double rate = fmin(world->rate[d], world->rate[line->stages[k + 1].devices[0]]);
+            period = fmax(period, (double)world->cuts[stage->last] / rate);
+        }
+    }
+    return period;
+}
+
+/* What the devices of the line would report. A link is busy for its share of the period. */
+static void measure(struct world *world) {
+    double period = true_period(world, world->line);
+    for (size_t k = 0; k < world->line->count; k++) {
+        const struct cost_stage *stage = &world->line->stages[k];
+        size_t d = stage->devices[0];
+        double time = 0;
+        for (size_t i = stage->first; i < stage->last; i++)
+            time += world->reference[i] * world->slowness[d];
+        mover_note_time(&world->mover, world->now_us, d, stage->first, stage->last,
+                        noisy(world, time));
+        if (k + 1 == world->line->count)
+            continue;
+        size_t next = world->line->stages[k + 1].devices[0];
+        double rate = fmin(world->rate[d], world->rate[next]);
+        double busy = (double)world->cuts[stage->last] / rate / period;
+        mover_note_rate(&world->mover, world->now_us, d, next, noisy(world, rate), busy);
+    }
+}
+
+/* One second: measurements, a plan, a decision. */
+static enum mover_verdict step(struct world *world) {
+    struct cost_line *best = NULL;
+    struct err err = {""};
+    if (world->line)
+        measure(world);
+    struct mover_problem *problem = mover_problem_new(&world->mover, world->now_us);
+    assert_non_null(problem);
+    assert_int_equal(mover_problem_plan(problem, &best, &err), 0);
+    double current = world->line ? mover_problem_period(problem, world->line) : INFINITY;
+    double planned = mover_problem_period(problem, best);
+    enum mover_verdict verdict = mover_decide(&world->mover, world->now_us, current, planned);
+    if (verdict == MOVER_MOVE) {
+        mover_moved(&world->mover, world->now_us);
+        cost_line_free(world->line);
+        world->line = best;
+        best = NULL;
+        world->moves++;
+    }
+    cost_line_free(best);
+    mover_problem_free(problem);
+    world->now_us += SECOND;
+    return verdict;
+}
+
+static void run_seconds(struct world *world, unsigned seconds) {
+    for (unsigned i = 0; i < seconds; i++)
+        step(world);
+}
+
+/* The best that there is in truth, by the planner. */
+static double best_period(const struct world *world) {
+    static double times[DEVICES][LAYERS];
+    struct cost_device devices[DEVICES];
+    struct planner_options options = {.tolerance = 0};
+    struct planner_result result;
+    struct cost *cost;
+    struct err err;
+    for (size_t d = 0; d < DEVICES; d++) {
+        for (size_t i = 0; i < LAYERS; i++)
+            times[d][i] = world->reference[i] * world->slowness[d];
+        devices[d] = (struct cost_device){.layer_us = times[d],
+                                          .workers = 1,
+                                          .send_rate = world->rate[d],
+                                          .receive_rate = world->rate[d],
+                                          .memory = UINT64_MAX};
+    }
+    assert_int_equal(cost_new(&world->network, devices, DEVICES, &cost, &err), 0);
+    assert_int_equal(planner_run(cost, &options, &result, &err), 0);
+    double period = result.best_period_us;
+    cost_line_free(result.line);
+    cost_free(cost);
+    return period;
+}
+
+/* Seconds until the line is within a tenth of the best in truth; fails after `most`. */
+static unsigned seconds_until_good(struct world *world, unsigned most) {
+    double best = best_period(world);
+    for (unsigned i = 0; i <= most; i++) {
+        if (world->line && true_period(world, world->line) <= 1.1 * best)
+            return i;
+        step(world);
+    }
+    fail_msg("after %u s: %g us, the best is %g us", most, true_period(world, world->line), best);
+    return most;
+}
+
+static void noise_does_not_move_the_cuts(void **state) {
+    static const double noises[] = {0.03, 0.1, 0.2};
+    (void)state;
+    for (size_t i = 0; i < sizeof(noises) / sizeof(*noises); i++) {
+        struct world world;
+        make_world(&world, noises[i]);
+        world.slowness[2] = 2;
+        run_seconds(&world, 60);
+        unsigned settled = world.moves;
+
+        run_seconds(&world, 3600);
+
+        if (settled > 3 || world.moves > settled + (noises[i] > 0.15 ? 8 : 0))
+            fail_msg("noise %g: %u moves in a minute, %u in the hour after it", noises[i], settled,
+                     world.moves - settled);
+        assert_true(true_period(&world, world.line) <= 1.2 * best_period(&world));
+        free_world(&world);
+    }
+}
+
+static void line_starts_at_once_and_learns_the_speeds(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0.03);
+    world.slowness[1] = 2;
+    world.slowness[2] = 4;
+
+    assert_int_equal(step(&world), MOVER_MOVE);
+
+    seconds_until_good(&world, 20);
+    assert_true(world.moves <= 4);
+    free_world(&world);
+}
+
+static void device_that_becomes_half_as_fast_is_given_less(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0.03);
+    run_seconds(&world, 60);
+    unsigned moves = world.moves;
+    world.slowness[1] = 2;
+
+    assert_true(seconds_until_good(&world, 8) > 0);
+    assert_int_equal(world.moves, moves + 1);
+
+    world.slowness[1] = 1;
+    assert_true(seconds_until_good(&world, 16) > 0);
+    free_world(&world);
+}
+
+static void link_that_becomes_slow_is_given_a_smaller_cut(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0.03);
+    run_seconds(&world, 60);
+    world.rate[2] = 3.75; /* 30 Mbit/s */
+
+    seconds_until_good(&world, 12);
+
+    run_seconds(&world, 60);
+    unsigned moves = world.moves;
+    run_seconds(&world, 300);
+    assert_int_equal(world.moves, moves);
+    free_world(&world);
+}
+
+static void device_that_leaves_is_planned_around_at_once(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0.03);
+    run_seconds(&world, 60);
+    assert_true(world.line->count == DEVICES);
+    size_t gone = world.line->stages[2].devices[0];
+
+    mover_device_gone(&world.mover, gone);
+    assert_int_equal(step(&world), MOVER_MOVE);
+    for (size_t k = 0; k < world.line->count; k++)
+        assert_int_not_equal(world.line->stages[k].devices[0], gone);
+
+    mover_device_there(&world.mover, gone, 1, UINT64_MAX);
+    run_seconds(&world, 15);
+    assert_int_equal(world.line->count, DEVICES);
+    free_world(&world);
+}
+
+static void gain_must_hold_before_it_moves_anything(void **state) {
+    struct mover mover;
+    static const uint64_t zeros[2];
+    static const double one[] = {1};
+    struct cost_network network = {1, zeros, zeros, zeros, 1};
+    (void)state;
+    mover_init(&mover, &network, one, 1, &mover_defaults);
+
+    assert_int_equal(mover_decide(&mover, 10 * SECOND, 100, 95), MOVER_KEEP);
+    assert_int_equal(mover_decide(&mover, 11 * SECOND, 100, 80), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 13 * SECOND, 100, 80), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 13500000, 100, 99), MOVER_KEEP); /* begins anew */
+    assert_int_equal(mover_decide(&mover, 15 * SECOND, 100, 80), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 18 * SECOND, 100, 80), MOVER_MOVE);
+    mover_moved(&mover, 18 * SECOND);
+    assert_int_equal(mover_decide(&mover, 19 * SECOND, 100, 80), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 22 * SECOND, 100, 80), MOVER_COOL);
+    assert_int_equal(mover_decide(&mover, 24 * SECOND, 100, 80), MOVER_MOVE);
+    /* What cannot run is replaced whatever there was, if there is something. */
+    mover_moved(&mover, 24 * SECOND);
+    assert_int_equal(mover_decide(&mover, 24 * SECOND, INFINITY, 80), MOVER_MOVE);
+    assert_int_equal(mover_decide(&mover, 24 * SECOND, INFINITY, INFINITY), MOVER_KEEP);
+}
+
+static void seldom_used_link_says_nothing_about_its_rate(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+
+    mover_note_rate(&world.mover, 5 * SECOND, 0, 1, 0.01, 0.29);
+    assert_true(isinf(world.mover.devices[1].rate));
+    mover_note_rate(&world.mover, 5 * SECOND, 0, 1, 12.5, 0.9);
+    assert_true(world.mover.devices[1].rate == 12.5 && isinf(world.mover.devices[0].rate));
+    mover_note_rate(&world.mover, 60 * SECOND, 1, 2, 25, 0.9); /* device 1 is faster than that */
+    assert_true(fabs(world.mover.devices[1].rate - 25) < 1e-3);
+    mover_note_rate(&world.mover, 70 * SECOND, 1, 0, 2, 0.9); /* the ingress is not blamed */
+    assert_true(isinf(world.mover.devices[0].rate) && world.mover.devices[1].rate < 3);
+}
+
+static void what_is_no_measurement_does_not_count(void **state) {
+    static const double times[] = {0, -1, NAN, INFINITY, 1e-9, 1e15};
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    for (size_t i = 0; i < sizeof(times) / sizeof(*times); i++)
+        mover_note_time(&world.mover, SECOND, 1, 0, 4, times[i]);
+    mover_note_time(&world.mover, SECOND, 1, 4, 4, 100);
+    assert_true(world.mover.devices[1].slowness == 1 && world.mover.devices[1].time_us == 0);
+}
+
+static void device_that_was_slow_is_tried_again_after_a_while(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    mover_note_time(&world.mover, SECOND, 3, 0, 10, 1e6);
+    struct cost_line *line = NULL;
+    for (int later = 0; later < 2; later++) {
+        uint64_t now_us = later ? 700 * SECOND : 2 * SECOND;
+        struct mover_problem *problem = mover_problem_new(&world.mover, now_us);
+        assert_int_equal(mover_problem_plan(problem, &line, NULL), 0);
+        assert_int_equal(line->count, later ? DEVICES : DEVICES - 1);
+        cost_line_free(line);
+        mover_problem_free(problem);
+    }
+}
+
+static void without_the_ingress_there_is_no_plan(void **state) {
+    struct world world;
+    struct cost_line *line = NULL;
+    struct err err = {""};
+    (void)state;
+    make_world(&world, 0);
+    mover_device_gone(&world.mover, 0);
+    struct mover_problem *problem = mover_problem_new(&world.mover, SECOND);
+
+    assert_int_equal(mover_problem_plan(problem, &line, &err), -ENODEV);
+    assert_null(line);
+    mover_problem_free(problem);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(noise_does_not_move_the_cuts),
+        cmocka_unit_test(line_starts_at_once_and_learns_the_speeds),
+        cmocka_unit_test(device_that_becomes_half_as_fast_is_given_less),
+        cmocka_unit_test(link_that_becomes_slow_is_given_a_smaller_cut),
+        cmocka_unit_test(device_that_leaves_is_planned_around_at_once),
+        cmocka_unit_test(gain_must_hold_before_it_moves_anything),
+        cmocka_unit_test(seldom_used_link_says_nothing_about_its_rate),
+        cmocka_unit_test(what_is_no_measurement_does_not_count),
+        cmocka_unit_test(device_that_was_slow_is_tried_again_after_a_while),
+        cmocka_unit_test(without_the_ingress_there_is_no_plan),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
