@@ -111,6 +111,28 @@ static const struct schema_key keys[] = {
      .min = 0,
      .max = 3600000,
      .fallback = "10000"},
+    {.name = "state",
+     .read = schema_read_path,
+     .offset = offsetof(struct config, state),
+     .min = 1,
+     .max = PATH_MAX - 1,
+     .computed = "the service's own folder"},
+    {.name = "cache",
+     .read = schema_read_size,
+     .offset = offsetof(struct config, cache),
+     .min = 1 << 20,
+     .max = INT64_C(1) << 40,
+     .fallback = "1 GiB"},
+    {.name = "memory",
+     .read = schema_read_size,
+     .offset = offsetof(struct config, memory),
+     .min = 1 << 20,
+     .max = INT64_C(1) << 40,
+     .computed = "what the system has left"},
+    {.name = "deploy",
+     .read = schema_read_bool,
+     .offset = offsetof(struct config, deploy),
+     .fallback = "false"},
     {.name = "pipeline", .read = read_pipeline, .computed = "none"},
 };
 
@@ -437,6 +459,7 @@ void config_free(struct config *config) {
     free(config->http);
     free(config->key);
     free(config->model);
+    free(config->state);
     free(config);
 }
 
@@ -487,9 +510,32 @@ static const char *choose_listen(const struct config *config, int stage, const c
     return own->address;
 }
 
+/* The folder for state that counts when the file names none; *ret_state NULL where there is no home
+ * either. Several devices of one user get a folder each, named after the node. */
+static int choose_state(const char *node, char **ret_state) {
+    const char *service = getenv("STATE_DIRECTORY"), *base = getenv("XDG_STATE_HOME"),
+               *home = getenv("HOME");
+    char name[CONFIG_NAME_MAX + 1];
+    size_t length = 0;
+    int rc = 0;
+    *ret_state = NULL;
+    for (const char *c = node; *c && length + 1 < sizeof(name); c++)
+        name[length++] = isalnum((unsigned char)*c) || strchr("-_", *c) ? *c : '_';
+    name[length] = '\0';
+    if (service && *service == '/')
+        rc = asprintf(ret_state, "%.*s", (int)strcspn(service, ":"), service);
+    else if (base && *base == '/')
+        rc = asprintf(ret_state, "%s/convoy/%s", base, name);
+    else if (home && *home == '/')
+        rc = asprintf(ret_state, "%s/.local/state/convoy/%s", home, name);
+    if (rc < 0)
+        *ret_state = NULL;
+    return rc < 0 ? -ENOMEM : 0;
+}
+
 int config_override(struct config *config, const char *node, const char *listen, struct err *err) {
     char host[CONFIG_NAME_MAX + 1], port[PORT_SIZE], where[512] = "";
-    char *new_node = NULL, *new_listen = NULL;
+    char *new_node = NULL, *new_listen = NULL, *new_state = NULL;
     int rc = node ? check_node_option(node, err) : 0;
     if (rc < 0)
         return rc;
@@ -507,7 +553,7 @@ int config_override(struct config *config, const char *node, const char *listen,
                        where);
     new_node = strdup(node ? node : config->node);
     new_listen = strdup(chosen);
-    if (!new_node || !new_listen) {
+    if (!new_node || !new_listen || (!config->state && choose_state(new_node, &new_state) < 0)) {
         rc = err_set(err, -ENOMEM, "%s: no memory", config->file);
         goto fail;
     }
@@ -515,6 +561,8 @@ int config_override(struct config *config, const char *node, const char *listen,
     free(config->listen);
     config->node = new_node;
     config->listen = new_listen;
+    if (new_state)
+        config->state = new_state;
     return 0;
 fail:
     free(new_node);

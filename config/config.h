@@ -36,6 +36,10 @@ struct config {
     size_t dims_count;
     struct config_stage *pipeline; /* NULL: none. A node that is not in it is idle */
     size_t pipeline_count;
+    char *state;           /* folder for what is kept between starts; NULL: there is none */
+    bool deploy;           /* hand the pipeline out to the devices of its other stages */
+    uint64_t cache;        /* bytes of parts kept in state; default 1 GiB */
+    uint64_t memory;       /* bytes that stages may take; default 0: what the system has left */
     bool insecure;         /* listen off loopback without a key */
     int workers;           /* frames computed side by side; default: cores / threads */
     int threads;           /* cores per frame; default 1 */
@@ -63,11 +67,13 @@ int config_parse(const char *text, size_t size, const char *name, struct config 
 void config_free(struct config *config);
 
 /* Applies the command line's --node and --listen (NULL: not given) and then settles where to
- * listen. Every program calls it once after config_load(), with NULLs if need be. Without --listen
- * and `listen:`, a node of the pipeline listens on its own stage's address, any other on
- * 127.0.0.1:7433. An address that is not loopback is refused without `key:` or `insecure: true`. 0
- * with listen set, or -EINVAL (the sentence names the option, or the line of the file), -ENOMEM;
- * config stays the caller's, and unchanged on error. */
+ * listen, and where to keep state: in `state:`, in $STATE_DIRECTORY of the service manager, or in
+ * $XDG_STATE_HOME/convoy/NODE (~/.local/state/convoy/NODE). Every program calls it once after
+ * config_load(), with NULLs if need be. Without --listen and `listen:`, a node of the pipeline
+ * listens on its own stage's address, any other on 127.0.0.1:7433. An address that is not loopback
+ * is refused without `key:` or `insecure: true`. 0 with listen set, or -EINVAL (the sentence names
+ * the option, or the line of the file), -ENOMEM; config stays the caller's, and unchanged on error.
+ */
 int config_override(struct config *config, const char *node, const char *listen, struct err *err);
 
 /* The table of the keys that a configuration may have, or of those of a stage; for tests of the

@@ -258,8 +258,8 @@ static const char *format_bytes(int64_t bytes, char *buf, size_t size) {
     return buf;
 }
 
-int schema_read_bytes(const struct schema_file *file, const struct schema_key *key,
-                      const struct tree_node *value, void *field) {
+static int read_bytes(const struct schema_file *file, const struct schema_key *key,
+                      const struct tree_node *value, int64_t *ret_bytes) {
     char what[128], min[32], max[32];
     const char *end;
     int64_t number;
@@ -270,13 +270,31 @@ int schema_read_bytes(const struct schema_file *file, const struct schema_key *k
             if (strcasecmp(end, units[i].name) != 0 || number < 0 ||
                 number > key->max >> units[i].shift || number << units[i].shift < key->min)
                 continue;
-            *(uint32_t *)field = (uint32_t)(number << units[i].shift);
+            *ret_bytes = number << units[i].shift;
             return 0;
         }
     }
     snprintf(what, sizeof(what), "a number of bytes from %s to %s",
              format_bytes(key->min, min, sizeof(min)), format_bytes(key->max, max, sizeof(max)));
     return schema_mismatch(file, key, value, what);
+}
+
+int schema_read_bytes(const struct schema_file *file, const struct schema_key *key,
+                      const struct tree_node *value, void *field) {
+    int64_t bytes;
+    int rc = read_bytes(file, key, value, &bytes);
+    if (rc == 0)
+        *(uint32_t *)field = (uint32_t)bytes;
+    return rc;
+}
+
+int schema_read_size(const struct schema_file *file, const struct schema_key *key,
+                     const struct tree_node *value, void *field) {
+    int64_t bytes;
+    int rc = read_bytes(file, key, value, &bytes);
+    if (rc == 0)
+        *(uint64_t *)field = (uint64_t)bytes;
+    return rc;
 }
 
 /* One decimal number without the hexadecimal, infinite and other forms of strtod(). */

@@ -55,6 +55,7 @@ schema_read schema_read_bool;  /* bool: true, false, yes, no, on, off */
 schema_read schema_read_int;   /* int */
 schema_read schema_read_u64;   /* uint64_t */
 schema_read schema_read_bytes; /* uint32_t: a number, with KiB, MiB or GiB if need be */
+schema_read schema_read_size;  /* uint64_t: the same */
 schema_read schema_read_word;  /* int (an enum of that size): one of key->words */
 
 /* A number such as 0.5, 1e-3 or 1/255. 0, or -EINVAL with a sentence. */

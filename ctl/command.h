@@ -39,5 +39,6 @@ extern const struct command command_ops;
 extern const struct command command_keygen;
 extern const struct command command_profile;
 extern const struct command command_plan;
+extern const struct command command_apply;
 
 #endif

@@ -12,7 +12,7 @@
 static const struct command *const commands[] = {
     &command_inspect, &command_run,     &command_infer, &command_bench,
     &command_status,  &command_check,   &command_split, &command_ops,
-    &command_keygen,  &command_profile, &command_plan,
+    &command_keygen,  &command_profile, &command_plan,  &command_apply,
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -90,6 +90,23 @@ static json_t *digest_json(const ProtobufCBinaryData *digest) {
     return digest->len == SHA256_SIZE ? json_text(sha256_format(digest->data, hex)) : json_null();
 }
 
+static json_t *plans_json(const Convoy__StageStatus *s) {
+    json_t *plans = json_array();
+    for (size_t i = 0; i < s->n_plans; i++) {
+        const Convoy__PlanStatus *plan = s->plans[i];
+        json_t *o = json_object();
+        json_object_set_new(o, "plan", digest_json(&plan->plan));
+        set_integer(o, "first", plan->first);
+        set_integer(o, "last", plan->last ? plan->last - 1 : 0);
+        json_object_set_new(o, "state", json_text(plan->state));
+        json_object_set_new(o, "deployed", json_boolean(plan->deployed));
+        set_integer(o, "frames", plan->frames);
+        set_integer(o, "memory_bytes", plan->memory_bytes);
+        json_array_append_new(plans, o);
+    }
+    return plans;
+}
+
 static json_t *stage_json(const Convoy__StageStatus *s) {
     json_t *o = json_object();
     json_object_set_new(o, "node", json_text(s->node));
@@ -121,6 +138,10 @@ static json_t *stage_json(const Convoy__StageStatus *s) {
     set_integer(o, "uptime_plan_ms", s->uptime_plan_ms);
     json_object_set_new(o, "next", json_text(s->address));
     json_object_set_new(o, "version", json_text(s->version));
+    json_object_set_new(o, "plans", plans_json(s));
+    set_integer(o, "cached_parts", s->cached_parts);
+    set_integer(o, "cached_bytes", s->cached_bytes);
+    set_integer(o, "cache_limit", s->cache_limit);
     return o;
 }
 
@@ -132,6 +153,8 @@ static int print_json(const Convoy__Status *status, bool one_line, struct err *e
     set_integer(root, "layers", status->layers);
     set_integer(root, "clients", status->clients);
     set_integer(root, "sessions", status->sessions);
+    if (status->deployment[0])
+        json_object_set_new(root, "deployment", json_text(status->deployment));
     for (size_t i = 0; i < status->n_stages; i++)
         json_array_append_new(stages, stage_json(status->stages[i]));
     json_object_set_new(root, "stages", stages);
@@ -201,6 +224,63 @@ static void print_bottleneck(const Convoy__Status *status) {
                worst.ms, s->workers > 1 ? " over its workers" : "", 1000 / worst.ms);
 }
 
+/* ---- plans that were handed out ---- */
+
+static bool has_deployed(const Convoy__StageStatus *s) {
+    for (size_t i = 0; i < s->n_plans; i++)
+        if (s->plans[i]->deployed)
+            return true;
+    return s->cached_parts > 0;
+}
+
+static void add_plan(struct table *table, const Convoy__StageStatus *s, size_t index) {
+    char text[48], hex[SHA256_HEX];
+    const Convoy__PlanStatus *plan = index < s->n_plans ? s->plans[index] : NULL;
+    table_cell(table, "%s", index == 0 ? s->node : "");
+    if (plan && plan->plan.len == SHA256_SIZE) {
+        table_cell(table, "%.12s", sha256_format(plan->plan.data, hex));
+        table_cell(table, "%s", plan->deployed ? "deployed" : "its own");
+        table_cell(table, "%u..%u", plan->first, plan->last ? plan->last - 1 : 0);
+        table_cell(table, "%s", plan->state);
+        table_cell(table, "%u", plan->frames);
+        table_cell(table, "%s", format_bytes((double)plan->memory_bytes, text, sizeof(text)));
+    } else {
+        for (int i = 0; i < 6; i++)
+            table_cell(table, "-");
+    }
+    if (index == 0) {
+        table_cell(table, "%u", s->cached_parts);
+        table_cell(table, "%s", format_bytes((double)s->cached_bytes, text, sizeof(text)));
+    } else {
+        table_cell(table, "%s", "");
+        table_cell(table, "%s", "");
+    }
+}
+
+/* Which plans each device holds, newest first, and the parts that it keeps; nothing where all of
+ * them come from the devices' own configurations. */
+static int print_plans(const Convoy__Status *status, struct err *err) {
+    static const char *const columns[] = {"node",       "plan",    "from",   "layers",   "state",
+                                          ">under way", ">memory", ">parts", ">on disk", NULL};
+    bool any = false;
+    for (size_t i = 0; i < status->n_stages; i++)
+        any = any || has_deployed(status->stages[i]);
+    if (!any)
+        return 0;
+    struct table *table = table_new(columns);
+    if (!table)
+        return err_set(err, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < status->n_stages; i++) {
+        const Convoy__StageStatus *s = status->stages[i];
+        for (size_t k = 0; k < (s->n_plans ? s->n_plans : 1); k++)
+            add_plan(table, s, k);
+    }
+    putchar('\n');
+    int rc = table_print(table, stdout);
+    table_free(table);
+    return rc == 0 ? 0 : err_set(err, rc, "out of memory");
+}
+
 static int print_text(const Convoy__Status *status, struct err *err) {
     static const char *const columns[] = {"node",   "state", "layers",     ">ms/frame", ">fps",
                                           ">queue", ">busy", ">in flight", ">sends",    ">memory",
@@ -217,7 +297,12 @@ static int print_text(const Convoy__Status *status, struct err *err) {
     table_free(table);
     if (rc != 0)
         return err_set(err, rc, "out of memory");
+    rc = print_plans(status, err);
+    if (rc != 0)
+        return rc;
     putchar('\n');
+    if (status->deployment[0])
+        printf("last deployment: %s\n", status->deployment);
     print_bottleneck(status);
     return json_flush(stdout, err);
 }

@@ -52,6 +52,8 @@ static void note_active(struct device *device, uint64_t now_us) {
     memcpy(device->active_id, active->id, SHA256_SIZE);
     active->active_us = now_us;
     log_plan(active, "clients' frames go under this plan from now on");
+    for (struct peer *peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
+        peer_resize(peer);
 }
 
 static void tell_status(struct device *device) {
@@ -81,16 +83,13 @@ void device_plans_changed(struct device *device) {
     for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
         peer_announce(peer);
     flow_plans_changed(device);
+    deploy_plans_changed(device);
     tell_status(device);
 }
 
 static struct link *find_link(struct device *device, const struct plan_stage *next) {
-    struct link *link;
-    TAILQ_FOREACH(link, &device->links, entry) {
-        if (strcmp(link->node, next->node) == 0 && strcmp(link->address, next->address) == 0)
-            return link;
-    }
-    return link_start(device, next->node, next->address);
+    struct link *link = link_find(device, LINK_FRAMES, next->node, next->address);
+    return link ? link : link_start(device, LINK_FRAMES, next->node, next->address);
 }
 
 static bool is_needed(const struct device *device, const struct link *link) {
@@ -113,20 +112,43 @@ static void match_links(struct device *device) {
     }
     for (link = TAILQ_FIRST(&device->links); link; link = next) {
         next = TAILQ_NEXT(link, entry);
-        if (!is_needed(device, link))
+        if (link->kind == LINK_FRAMES && !is_needed(device, link))
             link_close(link);
     }
 }
 
 /* A plan that has left the set. Frames under it may still hold it. */
-static void release_plan(struct held *held) {
+static void release_plan(struct device *device, struct held *held) {
     log_plan(held, "released");
     held->link = NULL;
     held->next_ready = false;
+    deploy_plan_released(device, held->id);
     held_unref(held);
 }
 
-static void adopt(struct device *device, struct held *held) {
+void device_release(struct device *device, struct held *held) {
+    planset_take(&device->plans, held);
+    release_plan(device, held);
+    match_links(device);
+    device_plans_changed(device);
+}
+
+struct held_settings device_settings(const struct device *device) {
+    const struct config *config = device->config;
+    uint64_t used = 0;
+    for (size_t i = 0; i < device->plans.count; i++)
+        used += held_memory(device->plans.plans[i]);
+    return (struct held_settings){
+        .workers = config->workers,
+        .threads = config->threads,
+        .max_payload = config->max_payload,
+        .memory = !config->memory         ? UINT64_MAX
+                  : config->memory > used ? config->memory - used
+                                          : 0,
+    };
+}
+
+void device_adopt(struct device *device, struct held *held) {
     struct held *dropped = NULL;
     uint64_t now_us = device_now_us();
     if (held) {
@@ -134,10 +156,11 @@ static void adopt(struct device *device, struct held *held) {
         log_plan(held, "held");
     } else {
         planset_retire(&device->plans);
-        log_info("%s is not in the pipeline: idle", device->config->node);
+        log_info("%s is in no pipeline of its own: %s", device->config->node,
+                 device->plans.retired ? "idle" : "its plan is one that it was handed");
     }
     if (dropped)
-        release_plan(dropped);
+        release_plan(device, dropped);
     match_links(device);
     device_plans_changed(device);
 }
@@ -146,7 +169,7 @@ static void release_unneeded(struct device *device, uint64_t now_us) {
     struct held *held;
     bool any = false;
     while ((held = planset_take_unneeded(&device->plans, now_us, DEVICE_PLAN_GRACE_MS * 1000))) {
-        release_plan(held);
+        release_plan(device, held);
         any = true;
     }
     if (any) {
@@ -231,27 +254,73 @@ static void finish_reload(struct device *device) {
     }
 }
 
-static void on_built(void *arg, int rc, struct config *config, struct held *held,
-                     const struct err *err) {
-    struct device *device = arg;
-    if (rc == 0 && held && !held->stage && !planset_find(&device->plans, held->id, SHA256_SIZE)) {
+/* A configuration that is read, with its plan prepared by the builder. */
+struct reload {
+    struct job job;
+    struct device *device;
+    struct config *config;
+    uint8_t known[PLANSET_MAX][SHA256_SIZE];
+    size_t known_count;
+    struct held *held;
+    int rc;
+    struct err err;
+};
+
+static void build_reload(struct job *job) {
+    struct reload *reload = (struct reload *)(uintptr_t)job; /* its first member */
+    reload->rc = held_build(reload->config, (const uint8_t(*)[SHA256_SIZE])reload->known,
+                            reload->known_count, &reload->held, &reload->err);
+}
+
+static void on_built(struct job *job, bool is_closing) {
+    struct reload *reload = (struct reload *)(uintptr_t)job;
+    struct device *device = reload->device;
+    struct held *held = reload->held;
+    device->reloading = false;
+    if (is_closing) {
+        held_unref(held);
+        config_free(reload->config);
+        free(reload);
+        return;
+    }
+    if (reload->rc == 0 && held && !held->stage &&
+        !planset_find(&device->plans, held->id, SHA256_SIZE)) {
         held_unref(held); /* it was held when the build began, and released meanwhile */
-        config_free(config);
+        config_free(reload->config);
         device->reload_again = true;
-    } else if (rc < 0) {
-        log_error("reload: %s", err->text);
+    } else if (reload->rc < 0) {
+        log_error("reload: %s", reload->err.text);
         log_error("reload: the configuration stays as it was");
-        config_free(config);
+        config_free(reload->config);
     } else {
         config_free(device->config);
-        device->config = config;
-        device->sessions.max = (size_t)config->max_sessions;
+        device->config = reload->config;
+        device->sessions.max = (size_t)device->config->max_sessions;
         net_set_tls(device->net, device->next_tls);
         device->next_tls = NULL;
-        log_info("reload: %s has been read", config->file);
-        adopt(device, held);
+        log_info("reload: %s has been read", device->config->file);
+        device_adopt(device, held);
+        deploy_configured(device);
     }
+    free(reload);
     finish_reload(device);
+}
+
+/* Hands a configuration to the builder. Takes it on 0. */
+static int submit_reload(struct device *device, struct config *config) {
+    struct reload *reload = calloc(1, sizeof(*reload));
+    if (!reload)
+        return -ENOMEM;
+    reload->job.work = build_reload;
+    reload->job.done = on_built;
+    reload->device = device;
+    reload->config = config;
+    reload->known_count = device->plans.count;
+    for (size_t i = 0; i < device->plans.count; i++)
+        memcpy(reload->known[i], device->plans.plans[i]->id, SHA256_SIZE);
+    device->reloading = true;
+    builder_submit(device->builder, &reload->job);
+    return 0;
 }
 
 void device_reload(struct device *device) {
@@ -259,7 +328,7 @@ void device_reload(struct device *device) {
     struct err err = {""};
     if (device->draining || device->stopping)
         return;
-    if (builder_is_busy(device->builder)) {
+    if (device->reloading) {
         device->reload_again = true;
         return;
     }
@@ -268,7 +337,7 @@ void device_reload(struct device *device) {
         config_free(config);
     if (rc == 0) {
         keep_until_restart(device->config, config);
-        rc = builder_run(device->builder, config, &device->plans);
+        rc = submit_reload(device, config);
         if (rc < 0) {
             config_free(config);
             err_set(&err, rc, "%s", uv_strerror(rc));
@@ -398,6 +467,7 @@ static void on_tick(uv_timer_t *timer) {
     for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
         peer_tick(peer, now_us);
     status_tick(device, now_us);
+    deploy_tick(device, now_us);
     expire_sessions(device, now_us);
     release_unneeded(device, now_us);
     if (now_us - device->last_trim_us > TRIM_US) {
@@ -439,6 +509,8 @@ static void stop(struct device *device) {
     device->stopping = true;
     close_listeners(device);
     workers_close(device->workers);
+    recruit_close(device->recruit);
+    deploy_close(device->deploy);
     builder_close(device->builder);
     device->workers = NULL;
     device->builder = NULL;
@@ -491,6 +563,7 @@ void device_free(struct device *device) {
     if (!device)
         return;
     planset_clear(&device->plans);
+    cache_close(device->cache);
     flow_fini(&device->flow);
     sessions_fini(&device->sessions);
     net_free(device->net);
@@ -514,7 +587,7 @@ static int start_handles(struct device *device, const struct device_options *opt
                            &device->workers);
     if (rc < 0)
         return err_set(err, rc, "cannot start workers: %s", uv_strerror(rc));
-    rc = builder_start(device->loop, on_built, device, &device->builder);
+    rc = builder_start(device->loop, &device->builder);
     if (rc < 0)
         return err_set(err, rc, "cannot start: %s", uv_strerror(rc));
     return start_listening(device, options, err);
@@ -546,6 +619,8 @@ static struct device *device_new(uv_loop_t *loop, const struct device_options *o
     uv_timer_init(loop, &device->tick);
     device->tick.data = device;
     device->net = net_new(loop, device->pool);
+    device->recruit = recruit_new(device);
+    device->deploy = deploy_new(device);
     return device;
 }
 
@@ -570,7 +645,7 @@ int device_start(uv_loop_t *loop, const struct device_options *options,
     if (!device)
         return err_set(err, -ENOMEM, "out of memory");
     *ret_device = device;
-    if (!device->net)
+    if (!device->net || !device->recruit || !device->deploy)
         rc = err_set(err, -ENOMEM, "out of memory");
     else
         rc = read_config(device, &device->config, err);
@@ -589,6 +664,7 @@ int device_start(uv_loop_t *loop, const struct device_options *options,
     device->tick_us = tick_ms(device->config) * 1000;
     uv_timer_start(&device->tick, on_tick, device->tick_us / 1000, device->tick_us / 1000);
     device->last_tick_us = device_now_us();
-    adopt(device, held);
+    device_adopt(device, held);
+    deploy_configured(device);
     return 0;
 }

@@ -3,8 +3,12 @@
 #define CONVOY_DAEMON_DEVICE_H
 
 #include "config/config.h"
+#include "daemon/control/apply.h"
 #include "daemon/control/builder.h"
+#include "daemon/control/cache.h"
+#include "daemon/control/deploy.h"
 #include "daemon/control/planset.h"
+#include "daemon/control/recruit.h"
 #include "daemon/control/status.h"
 #include "daemon/data/flow.h"
 #include "daemon/data/link.h"
@@ -45,6 +49,11 @@ struct device {
     size_t greetings, clients, upstreams; /* of peers, by role */
     struct link_list links;
     struct status_list status_requests;
+    struct recruit *recruit;        /* as one of the devices of a plan that is handed out */
+    struct deploy *deploy;          /* as its ingress */
+    struct apply apply;             /* a client's wish that it be */
+    struct cache *cache;            /* of the builder's jobs; NULL until one of them needs it */
+    struct cache_usage cache_usage; /* as the last of them left it */
     uv_tcp_t *listeners;
     size_t listeners_count;
     uv_timer_t tick;
@@ -55,6 +64,7 @@ struct device {
     bool leaving;                 /* all answered: Goodbye has been said */
     bool stopping;                /* every handle is closing */
     struct tls_context *next_tls; /* keys of the configuration that is being built; NULL: none */
+    bool reloading;               /* the builder has a configuration */
     bool reload_again;            /* a reload was asked for during one */
     const char *config_path, *node_option, *listen_option; /* borrowed; for reloads */
     uint8_t active_id[SHA256_SIZE]; /* of the plan that client frames were last sent under */
@@ -92,6 +102,15 @@ uint64_t device_now_us(void);
 
 /* A drain may be over. */
 void device_check_drained(struct device *device);
+
+/* What a stage of a plan that is handed out may take here, now. */
+struct held_settings device_settings(const struct device *device);
+
+/* Makes held the newest plan and takes the caller's reference; older ones serve on. */
+void device_adopt(struct device *device, struct held *held);
+
+/* A plan of the set is not needed any more. Frames under it are given back. */
+void device_release(struct device *device, struct held *held);
 
 /* A link or the set of plans has changed: finds out anew which plans are ready, tells the upstream
  * devices and moves the frames that are concerned. */

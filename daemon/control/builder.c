@@ -1,91 +1,128 @@
+/* Happy path: builder_submit() appends to `todo` and wakes the thread; it works without the lock
+ * and appends to `finished`; one uv_async_send() brings the loop to on_async(), which calls done.
+ */
 #include "daemon/control/builder.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
+
+TAILQ_HEAD(job_list, job);
 
 struct builder {
     uv_async_t async;
     uv_thread_t thread;
-    bool busy; /* the thread runs, or its outcome has not been fetched; loop thread only */
-    builder_done *on_done;
-    void *arg;
-    /* Written by the loop before the thread starts, by the thread until it ends. */
-    struct config *config;
-    uint8_t known[PLANSET_MAX][SHA256_SIZE];
-    size_t known_count;
-    struct held *held;
-    int rc;
-    struct err err;
+    uv_mutex_t mutex;
+    uv_cond_t wake;
+    struct job_list todo, finished; /* under the mutex */
+    bool stop;                      /* under the mutex */
 };
 
 static void run_thread(void *arg) {
     struct builder *builder = arg;
-    builder->rc = held_build(builder->config, (const uint8_t(*)[SHA256_SIZE])builder->known,
-                             builder->known_count, &builder->held, &builder->err);
-    uv_async_send(&builder->async);
+    struct job *job;
+    uv_mutex_lock(&builder->mutex);
+    for (;;) {
+        while (!builder->stop && TAILQ_EMPTY(&builder->todo))
+            uv_cond_wait(&builder->wake, &builder->mutex);
+        if (builder->stop)
+            break;
+        job = TAILQ_FIRST(&builder->todo);
+        TAILQ_REMOVE(&builder->todo, job, entry);
+        uv_mutex_unlock(&builder->mutex);
+        job->work(job);
+        uv_mutex_lock(&builder->mutex);
+        TAILQ_INSERT_TAIL(&builder->finished, job, entry);
+        uv_async_send(&builder->async);
+    }
+    uv_mutex_unlock(&builder->mutex);
+}
+
+static struct job *take(struct builder *builder, struct job_list *list) {
+    uv_mutex_lock(&builder->mutex);
+    struct job *job = TAILQ_FIRST(list);
+    if (job)
+        TAILQ_REMOVE(list, job, entry);
+    uv_mutex_unlock(&builder->mutex);
+    return job;
 }
 
 static void on_async(uv_async_t *async) {
     struct builder *builder = async->data;
-    if (!builder->busy)
-        return;
-    uv_thread_join(&builder->thread);
-    builder->busy = false;
-    builder->on_done(builder->arg, builder->rc, builder->config, builder->held, &builder->err);
+    struct job *job;
+    /* done may close the builder: then nothing is left to be taken. */
+    while ((job = take(builder, &builder->finished)) != NULL)
+        job->done(job, false);
 }
 
-int builder_start(uv_loop_t *loop, builder_done *done, void *arg, struct builder **ret_builder) {
-    struct builder *builder = calloc(1, sizeof(*builder));
-    if (!builder)
-        return -ENOMEM;
-    int rc = uv_async_init(loop, &builder->async, on_async);
-    if (rc < 0) {
-        free(builder);
-        return rc;
-    }
-    builder->async.data = builder;
-    builder->on_done = done;
-    builder->arg = arg;
-    *ret_builder = builder;
-    return 0;
+static void on_closed(uv_handle_t *handle) {
+    struct builder *builder = handle->data;
+    uv_cond_destroy(&builder->wake);
+    uv_mutex_destroy(&builder->mutex);
+    free(builder);
 }
 
-int builder_run(struct builder *builder, struct config *config, const struct planset *known) {
+/* The thread starts with every signal blocked: those are the loop's. */
+static int start_thread(struct builder *builder) {
     sigset_t all, old;
-    if (builder->busy)
-        return -EBUSY;
-    builder->config = config;
-    builder->held = NULL;
-    builder->err.text[0] = '\0';
-    builder->known_count = known->count;
-    for (size_t i = 0; i < known->count; i++)
-        memcpy(builder->known[i], known->plans[i]->id, SHA256_SIZE);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = uv_thread_create(&builder->thread, run_thread, builder);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    builder->busy = rc == 0;
     return rc;
 }
 
-bool builder_is_busy(const struct builder *builder) {
-    return builder->busy;
+int builder_start(uv_loop_t *loop, struct builder **ret_builder) {
+    struct builder *builder = calloc(1, sizeof(*builder));
+    if (!builder)
+        return -ENOMEM;
+    TAILQ_INIT(&builder->todo);
+    TAILQ_INIT(&builder->finished);
+    int rc = uv_mutex_init(&builder->mutex);
+    if (rc < 0)
+        goto no_mutex;
+    rc = uv_cond_init(&builder->wake);
+    if (rc < 0)
+        goto no_cond;
+    rc = uv_async_init(loop, &builder->async, on_async);
+    if (rc < 0)
+        goto no_async;
+    builder->async.data = builder;
+    rc = start_thread(builder);
+    if (rc < 0) {
+        uv_close((uv_handle_t *)&builder->async, on_closed);
+        return rc;
+    }
+    *ret_builder = builder;
+    return 0;
+no_async:
+    uv_cond_destroy(&builder->wake);
+no_cond:
+    uv_mutex_destroy(&builder->mutex);
+no_mutex:
+    free(builder);
+    return rc;
 }
 
-static void on_closed(uv_handle_t *handle) {
-    free(handle->data);
+void builder_submit(struct builder *builder, struct job *job) {
+    uv_mutex_lock(&builder->mutex);
+    TAILQ_INSERT_TAIL(&builder->todo, job, entry);
+    uv_cond_signal(&builder->wake);
+    uv_mutex_unlock(&builder->mutex);
 }
 
 void builder_close(struct builder *builder) {
+    struct job *job;
     if (!builder)
         return;
-    if (builder->busy) {
-        uv_thread_join(&builder->thread);
-        held_unref(builder->held);
-        config_free(builder->config);
-    }
+    uv_mutex_lock(&builder->mutex);
+    builder->stop = true;
+    uv_cond_signal(&builder->wake);
+    uv_mutex_unlock(&builder->mutex);
+    uv_thread_join(&builder->thread);
+    while ((job = take(builder, &builder->finished)) != NULL ||
+           (job = take(builder, &builder->todo)) != NULL)
+        job->done(job, true);
     uv_close((uv_handle_t *)&builder->async, on_closed);
 }

@@ -1,29 +1,35 @@
-/* Prepares plans off the loop: one thread for each time, at most one at a time. */
+/* What is too slow for the loop: models, stages, parts on disk. One thread, one job at a time, in
+ * the order in which they were submitted; so no two of them are ever in memory at once, and what
+ * only jobs touch (the cache) needs no lock. */
 #ifndef CONVOY_DAEMON_CONTROL_BUILDER_H
 #define CONVOY_DAEMON_CONTROL_BUILDER_H
 
-#include "daemon/control/planset.h"
-
+#include <stdbool.h>
+#include <sys/queue.h>
 #include <uv.h>
 
 struct builder;
 
-/* What came of it: rc and a sentence; config and held are the callee's from here on (held NULL: the
- * node is not in the pipeline). On rc < 0 config is still handed over. Loop thread. */
-typedef void builder_done(void *arg, int rc, struct config *config, struct held *held,
-                          const struct err *err);
+/* A piece of work; the owner embeds it in what work and done need. */
+struct job {
+    TAILQ_ENTRY(job) entry;
 
-/* 0, -ENOMEM, or libuv's error. */
-int builder_start(uv_loop_t *loop, builder_done *done, void *arg, struct builder **ret_builder);
+    /* On the builder's thread. What it touches is the job's alone until done. */
+    void (*work)(struct job *job);
 
-/* Prepares config's plan, unless it is one of known (held_build()). Takes config on 0. -EBUSY while
- * another is under way. */
-int builder_run(struct builder *builder, struct config *config, const struct planset *known);
+    /* On the loop's thread, once for each job that was submitted: releases it. is_closing: the
+     * builder is being closed, nobody wants the outcome, and work may not have run. */
+    void (*done)(struct job *job, bool is_closing);
+};
 
-bool builder_is_busy(const struct builder *builder);
+/* Starts the thread. 0, -ENOMEM, or libuv's error. */
+int builder_start(uv_loop_t *loop, struct builder **ret_builder);
 
-/* Waits for a build under way and throws its outcome away; memory goes in the close callback. NULL
- * is fine. */
+/* Appends a job whose work and done are set. done follows, never from inside. */
+void builder_submit(struct builder *builder, struct job *job);
+
+/* Waits for the job under way, calls done for it and for all that have not begun, with is_closing;
+ * memory goes in the close callback. NULL is fine. */
 void builder_close(struct builder *builder);
 
 #endif

@@ -130,8 +130,11 @@ void cache_close(struct cache *cache) {
     free(cache);
 }
 
-void cache_set_limit(struct cache *cache, uint64_t limit) {
-    cache->limit = limit;
+int cache_use(struct cache **cache, const char *state, uint64_t limit, struct err *err) {
+    if (!*cache)
+        return cache_open(state, limit, cache, err);
+    (*cache)->limit = limit;
+    return 0;
 }
 
 const char *cache_folder(const struct cache *cache) {

@@ -44,11 +44,11 @@ struct cache_usage {
  * call: with a sentence. The cache is the caller's; it owns the lock. */
 int cache_open(const char *state, uint64_t limit, struct cache **ret_cache, struct err *err);
 
+/* Opens *cache where it is NULL, as cache_open(); else sets its limit. */
+int cache_use(struct cache **cache, const char *state, uint64_t limit, struct err *err);
+
 /* Gives up the lock. NULL is fine. */
 void cache_close(struct cache *cache);
-
-/* A new limit, for what comes in from now on. */
-void cache_set_limit(struct cache *cache, uint64_t limit);
 
 /* The path of a whole part, malloc'd for the caller, with its size; and notes that it is used now.
  * -ENOENT when it is not there, -ENOMEM. */

@@ -38,7 +38,8 @@
 #define DEPLOY_STAGES_MAX 64         /* of a plan that is handed out */
 #define DEPLOY_CHUNK_MAX  (64 << 10) /* bytes of a part in one message */
 #define DEPLOY_AWAY_MS    10000      /* a device may be away for so long in a deployment */
-#define DEPLOY_READY_MS   10000      /* the line must be ready so soon after all are prepared */
+#define DEPLOY_RETRY_MS   2000  /* what the configuration wants is tried again after this long */
+#define DEPLOY_READY_MS   10000 /* the line must be ready so soon after all are prepared */
 
 struct device;
 
@@ -73,14 +74,58 @@ struct deploy_outcome {
  * deploy_close(). */
 typedef void deploy_done(void *arg, const struct deploy_outcome *outcome);
 
-/* Starts to deploy a plan of count >= 1 stages over the configuration's model; stages are copied.
- * 0: done will be called, later. -EBUSY while another deployment is under way, -ENOTSUP when the
- * configuration names no model, -EINVAL for a list that no plan can be made of (count, nodes,
- * addresses), -ENOMEM: with a sentence, and done is not called. */
-int deploy_run(struct device *device, const struct deploy_stage *stages, size_t count,
-               deploy_done *done, void *arg, struct err *err);
+/* A plan to be deployed. Everything is copied. */
+struct deploy_request {
+    const struct deploy_stage *stages;
+    size_t count;
+    const uint8_t *model_digest; /* SHA-256 that the configuration's model must have; NULL: any */
+    deploy_done *done;
+    void *arg; /* of done */
+};
+
+/* Starts to deploy a plan over the configuration's model. 0: done will be called, later. -EBUSY
+ * while another deployment is under way, -ENOTSUP when the configuration names no model, -EINVAL
+ * for a list that no plan can be made of (count, nodes, addresses), -ENOMEM: with a sentence, and
+ * done is not called. */
+int deploy_run(struct device *device, const struct deploy_request *request, struct err *err);
 
 /* True from deploy_run() until done. */
 bool deploy_is_busy(const struct device *device);
+
+/* How the last one went, in a sentence for people; empty when there was none. Borrowed until the
+ * next one ends. */
+const char *deploy_last(const struct device *device);
+
+/* ---- for the rest of the daemon -------------------------------------------------------------- */
+
+struct deploy;
+struct link;
+
+/* NULL when there is no memory. */
+struct deploy *deploy_new(struct device *device);
+
+/* Drops every deployment and its links, before builder_close(); done is not called. The device's
+ * pointer is cleared and memory goes when the builder and reads under way have ended. NULL is fine.
+ */
+void deploy_close(struct deploy *deploy);
+
+/* The configuration's pipeline, which has just been adopted, is to be handed out (`deploy:`). */
+void deploy_configured(struct device *device);
+
+/* A control link is up, or lost. */
+void deploy_link_up(struct device *device, struct link *link);
+void deploy_link_lost(struct device *device, struct link *link, const char *why);
+
+/* What devices say. */
+void deploy_prepared(struct device *device, struct link *link, const Convoy__Prepared *prepared);
+void deploy_part_request(struct device *device, struct link *link,
+                         const Convoy__PartRequest *request);
+
+/* Which plans are ready may have changed; a plan has left the set. */
+void deploy_plans_changed(struct device *device);
+void deploy_plan_released(struct device *device, const uint8_t plan[SHA256_SIZE]);
+
+/* Time-outs and retries; every tick. */
+void deploy_tick(struct device *device, uint64_t now_us);
 
 #endif

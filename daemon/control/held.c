@@ -1,10 +1,12 @@
 #include "daemon/control/held.h"
 
 #include "config/sidecar.h"
+#include "daemon/control/memory.h"
 #include "proto/message.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,22 @@ bool held_is_last(const struct held *held) {
 
 bool held_is_ready(const struct held *held) {
     return held_is_last(held) || held->next_ready;
+}
+
+const struct model_layer *held_layer(const struct held *held, size_t index) {
+    return model_layer(held->model, index - held->base);
+}
+
+size_t held_layers_count(const struct held *held) {
+    return held->plan->stages[held->count - 1].last;
+}
+
+bool held_has_whole_model(const struct held *held) {
+    return model_layers_count(held->model) == held_layers_count(held);
+}
+
+uint64_t held_memory(const struct held *held) {
+    return stage_weight_bytes(held->stage) + stage_arena_bytes(held->stage) * held->execs_count;
 }
 
 struct held *held_ref(struct held *held) {
@@ -36,14 +54,14 @@ void held_unref(struct held *held) {
         exec_free(held->execs[i]);
     free(held->execs);
     free(held->output_offsets);
+    free(held->model_name);
     stage_unref(held->stage);
     model_unref(held->model);
     plan_free(held->plan);
     free(held);
 }
 
-/* Opens the model with the dimensions of the YAML first, then those of its sidecar. */
-static int open_model(const struct config *config, struct model **ret_model, struct err *err) {
+int held_open_model(const struct config *config, struct model **ret_model, struct err *err) {
     struct sidecar *sidecar = NULL;
     struct model_dim *dims = NULL;
     size_t count = 0;
@@ -75,8 +93,10 @@ done:
     return rc;
 }
 
-static int make_plan(const struct config *config, struct held *held, struct err *err) {
-    size_t layers = model_layers_count(held->model);
+/* The plan of config's pipeline for a model that is open. */
+static int make_plan(const struct config *config, const struct model *model, struct plan **ret_plan,
+                     struct err *err) {
+    size_t layers = model_layers_count(model);
     size_t *untils = calloc(config->pipeline_count, sizeof(*untils));
     uint8_t model_id[SHA256_SIZE];
     int rc = 0;
@@ -86,47 +106,53 @@ static int make_plan(const struct config *config, struct held *held, struct err 
         const struct config_stage *stage = &config->pipeline[i];
         if (!stage->until)
             continue;
-        rc = model_find_layer(held->model, stage->until, &untils[i], err);
+        rc = model_find_layer(model, stage->until, &untils[i], err);
         if (rc < 0)
             err_prefix(err, rc, "%s:%d:%d", config->file, stage->line, stage->column);
     }
-    if (rc == 0 && model_identity(held->model, model_id) < 0)
+    if (rc == 0 && model_identity(model, model_id) < 0)
         rc = err_set(err, -ENOMEM, "out of memory");
     if (rc == 0)
-        rc = plan_from_config(config, model_id, layers, untils, &held->plan, err);
+        rc = plan_from_config(config, model_id, layers, untils, ret_plan, err);
     free(untils);
-    if (rc < 0)
-        return rc;
-    memcpy(held->id, held->plan->id, SHA256_SIZE);
-    held->count = held->plan->count;
-    held->index = (size_t)plan_find_node(held->plan, config->node);
+    return rc;
+}
+
+/* What crosses a cut of the model must fit a message. */
+static int check_cut(const struct held_order *order, size_t at, struct err *err) {
+    size_t count, bytes;
+    const struct tensor_desc *descs = model_cut(order->model, at, &count);
+    size_t *offsets;
+    if (count > MESSAGE_TENSORS_MAX)
+        return err_set(err, -EMSGSIZE, "%zu tensors cross the cut before layer %zu; at most %d may",
+                       count, order->base + at, MESSAGE_TENSORS_MAX);
+    offsets = calloc(count + 1, sizeof(*offsets));
+    if (!offsets)
+        return err_set(err, -ENOMEM, "out of memory");
+    int rc = message_layout(descs, count, offsets, &bytes);
+    free(offsets);
+    if (rc < 0 || bytes > order->settings.max_payload)
+        return err_set(err, -EMSGSIZE,
+                       "the tensors at the cut before layer %zu do not fit `max_payload:` (%u "
+                       "bytes); raise it on every device",
+                       order->base + at, order->settings.max_payload);
     return 0;
 }
 
 /* Every message of the plan that comes past this device must fit its limit. */
-static int check_payloads(const struct config *config, const struct held *held, struct err *err) {
-    const struct plan_stage *stage = &held->plan->stages[held->index];
-    const size_t cuts[] = {stage->first, stage->last, model_layers_count(held->model)};
-    for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
-        size_t count, bytes;
-        const struct tensor_desc *descs = model_cut(held->model, cuts[i], &count);
-        size_t *offsets;
-        if (count > MESSAGE_TENSORS_MAX)
-            return err_set(err, -EMSGSIZE,
-                           "%zu tensors cross the cut before layer %zu; at most %d may", count,
-                           cuts[i], MESSAGE_TENSORS_MAX);
-        offsets = calloc(count + 1, sizeof(*offsets));
-        if (!offsets)
-            return err_set(err, -ENOMEM, "out of memory");
-        int rc = message_layout(descs, count, offsets, &bytes);
-        free(offsets);
-        if (rc < 0 || bytes > config->max_payload)
-            return err_set(err, -EMSGSIZE,
-                           "the tensors at the cut before layer %zu do not fit `max_payload:` (%u "
-                           "bytes); raise it on every device",
-                           cuts[i], config->max_payload);
-    }
-    return 0;
+static int check_payloads(const struct held_order *order, struct err *err) {
+    const struct plan_stage *stage = &order->plan->stages[order->index];
+    int rc = check_cut(order, stage->first - order->base, err);
+    if (rc == 0)
+        rc = check_cut(order, stage->last - order->base, err);
+    if (rc == 0)
+        rc = check_cut(order, model_layers_count(order->model), err);
+    if (rc == 0 && order->result_bytes > order->settings.max_payload)
+        rc = err_set(err, -EMSGSIZE,
+                     "a result of %zu bytes does not fit `max_payload:` (%u bytes); raise it on "
+                     "every device",
+                     order->result_bytes, order->settings.max_payload);
+    return rc;
 }
 
 static int hash_inputs(struct held *held) {
@@ -164,8 +190,26 @@ static int lay_out_outputs(struct held *held) {
     return 0;
 }
 
-static int make_execs(const struct config *config, struct held *held, struct err *err) {
-    size_t count = (size_t)config->workers;
+/* What weights or arenas take must be there before it is taken: the kernel would not refuse it, but
+ * kill a process for it later. */
+static int check_memory(const struct held_order *order, uint64_t have, uint64_t more,
+                        const char *what, struct err *err) {
+    uint64_t left = memory_available(), limit = order->settings.memory;
+    if (have > limit || more > limit - have)
+        return err_set(err, -ENOMEM,
+                       "%s of this stage take %" PRIu64 " MB, more than `memory:` leaves (%" PRIu64
+                       " MB)",
+                       what, more / 1000000, have > limit ? 0 : (limit - have) / 1000000);
+    if (more > left)
+        return err_set(err, -ENOMEM,
+                       "%s of this stage take %" PRIu64 " MB, but the system has %" PRIu64
+                       " MB left",
+                       what, more / 1000000, left / 1000000);
+    return 0;
+}
+
+static int make_execs(const struct held_settings *settings, struct held *held, struct err *err) {
+    size_t count = (size_t)settings->workers;
     held->execs = calloc(count, sizeof(*held->execs));
     if (!held->execs)
         return err_set(err, -ENOMEM, "out of memory");
@@ -177,53 +221,102 @@ static int make_execs(const struct config *config, struct held *held, struct err
     return 0;
 }
 
-static int make_stage(const struct config *config, struct held *held, struct err *err) {
-    const struct plan_stage *stage = &held->plan->stages[held->index];
-    const struct stage_options options = {.threads = config->threads};
-    int rc = check_payloads(config, held, err);
+static int make_stage(const struct held_order *order, struct held *held, struct err *err) {
+    const struct plan_stage *stage = &order->plan->stages[order->index];
+    const struct stage_options options = {.threads = order->settings.threads};
+    size_t first = stage->first - order->base, last = stage->last - order->base;
+    uint64_t weights = 0, arenas;
+    for (size_t i = first; i < last; i++)
+        weights += model_layer(order->model, i)->weight_bytes;
+    int rc = check_payloads(order, err);
+    if (rc == 0)
+        rc = check_memory(order, 0, weights, "the weights", err);
+    if (rc == 0)
+        rc = stage_new(order->model, first, last, &options, &held->stage, err);
     if (rc < 0)
-        return rc;
-    rc = stage_new(held->model, stage->first, stage->last, &options, &held->stage, err);
-    if (rc < 0)
-        return err_prefix(err, rc, "%s", config->model);
+        return err_prefix(err, rc, "%s", order->where);
     held->inputs = stage_inputs(held->stage, &held->inputs_count);
     held->outputs = stage_outputs(held->stage, &held->outputs_count);
     rc = hash_inputs(held);
     if (rc == 0)
         rc = lay_out_outputs(held);
     if (rc < 0)
-        return err_set(err, rc, "%s: out of memory", config->model);
-    return make_execs(config, held, err);
+        return err_set(err, rc, "%s: out of memory", order->where);
+    arenas = stage_arena_bytes(held->stage) * (uint64_t)order->settings.workers;
+    rc = check_memory(order, stage_weight_bytes(held->stage), arenas, "the arenas", err);
+    return rc < 0 ? err_prefix(err, rc, "%s", order->where)
+                  : make_execs(&order->settings, held, err);
 }
 
-static bool is_known(const struct held *held, const uint8_t (*known)[SHA256_SIZE], size_t count) {
+struct held *held_new_known(struct plan *plan, size_t index) {
+    struct held *held = calloc(1, sizeof(*held));
+    if (!held)
+        return NULL;
+    held->refs = 1;
+    held->plan = plan;
+    held->index = index;
+    held->count = plan->count;
+    memcpy(held->id, plan->id, SHA256_SIZE);
+    return held;
+}
+
+int held_build_order(const struct held_order *order, struct held **ret_held, struct err *err) {
+    struct held *held = held_new_known(order->plan, order->index);
+    if (!held)
+        return err_set(err, -ENOMEM, "out of memory");
+    held->model = model_ref(order->model);
+    held->base = order->base;
+    held->is_deployed = order->is_deployed;
+    held->model_name = strdup(order->model_name);
+    int rc =
+        held->model_name ? make_stage(order, held, err) : err_set(err, -ENOMEM, "out of memory");
+    if (rc < 0) {
+        held->plan = NULL; /* it stays the caller's */
+        held_unref(held);
+        return rc;
+    }
+    *ret_held = held;
+    return 0;
+}
+
+static bool is_known(const uint8_t *id, const uint8_t (*known)[SHA256_SIZE], size_t count) {
     for (size_t i = 0; i < count; i++)
-        if (memcmp(held->id, known[i], SHA256_SIZE) == 0)
+        if (memcmp(id, known[i], SHA256_SIZE) == 0)
             return true;
     return false;
 }
 
 int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE], size_t known_count,
                struct held **ret_held, struct err *err) {
-    struct held *held;
+    struct held_order order = {
+        .where = config->model,
+        .settings = {.workers = config->workers,
+                     .threads = config->threads,
+                     .max_payload = config->max_payload,
+                     .memory = config->memory ? config->memory : UINT64_MAX},
+    };
+    struct held *held = NULL;
     int rc;
     if (config_find_stage(config) < 0) {
         *ret_held = NULL;
         return 0;
     }
-    held = calloc(1, sizeof(*held));
-    if (!held)
-        return err_set(err, -ENOMEM, "out of memory");
-    held->refs = 1;
-    rc = open_model(config, &held->model, err);
+    rc = held_open_model(config, &order.model, err);
     if (rc == 0)
-        rc = make_plan(config, held, err);
-    if (rc == 0 && !is_known(held, known, known_count))
-        rc = make_stage(config, held, err);
-    if (rc < 0) {
-        held_unref(held);
-        return rc;
-    }
-    *ret_held = held;
-    return 0;
+        rc = make_plan(config, order.model, &order.plan, err);
+    if (rc < 0)
+        goto done;
+    order.index = (size_t)plan_find_node(order.plan, config->node);
+    order.model_name = basename(config->model);
+    if (!is_known(order.plan->id, known, known_count))
+        rc = held_build_order(&order, &held, err);
+    else if (!(held = held_new_known(order.plan, order.index)))
+        rc = err_set(err, -ENOMEM, "out of memory");
+done:
+    model_unref(order.model);
+    if (rc < 0)
+        plan_free(order.plan);
+    else
+        *ret_held = held;
+    return rc;
 }

@@ -61,7 +61,7 @@ struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us
 }
 
 void planset_retire(struct planset *set) {
-    set->retired = true;
+    set->retired = set->count == 0 || !set->plans[0]->is_deployed;
 }
 
 struct held *planset_find(const struct planset *set, const uint8_t *id, size_t size) {
@@ -114,6 +114,10 @@ struct held *planset_take_unneeded(struct planset *set, uint64_t now_us, uint64_
         }
     }
     return NULL;
+}
+
+void planset_take(struct planset *set, struct held *held) {
+    remove_at(set, index_of(set, held->id));
 }
 
 void planset_clear(struct planset *set) {

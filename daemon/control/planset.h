@@ -24,7 +24,8 @@ struct planset {
 struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us,
                          struct held **ret_dropped);
 
-/* The configuration names no plan any more: those that are left are old ones. */
+/* The configuration names no plan any more: those that are left are old ones, but for a newest one
+ * that is deployed. */
 void planset_retire(struct planset *set);
 
 struct held *planset_find(const struct planset *set, const uint8_t *id, size_t size);
@@ -44,6 +45,9 @@ size_t planset_ready_ids(const struct planset *set, const uint8_t *ret_ids[PLANS
 
 /* Takes one plan out that is no longer needed, for the caller to release; NULL: all are. */
 struct held *planset_take_unneeded(struct planset *set, uint64_t now_us, uint64_t grace_us);
+
+/* Takes a plan of the set out, for the caller to release. */
+void planset_take(struct planset *set, struct held *held);
 
 /* Releases every plan. */
 void planset_clear(struct planset *set);

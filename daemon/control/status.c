@@ -33,16 +33,21 @@ static struct held *plan_in_use(const struct device *device) {
     return held ? held : planset_newest(&device->plans);
 }
 
+static void describe_state(const struct held *held, char *buf, size_t size) {
+    if (held_is_ready(held))
+        snprintf(buf, size, "ready");
+    else
+        snprintf(buf, size, "waiting for %s", held->plan->stages[held->index + 1].node);
+}
+
 const char *status_state(const struct device *device, char *buf, size_t size) {
     const struct held *held = plan_in_use(device);
     if (device->draining)
         snprintf(buf, size, "draining");
     else if (!held)
         snprintf(buf, size, "idle");
-    else if (held_is_ready(held))
-        snprintf(buf, size, "ready");
     else
-        snprintf(buf, size, "waiting for %s", held->plan->stages[held->index + 1].node);
+        describe_state(held, buf, size);
     return buf;
 }
 
@@ -64,8 +69,8 @@ static void fill_plan(const struct held *held, uint64_t now_us, Convoy__StageSta
     stage->plan.len = SHA256_SIZE;
     stage->first = (uint32_t)own->first;
     stage->last = (uint32_t)own->last;
-    stage->first_layer = (char *)(uintptr_t)model_layer(held->model, own->first)->name;
-    stage->last_layer = (char *)(uintptr_t)model_layer(held->model, own->last - 1)->name;
+    stage->first_layer = (char *)(uintptr_t)held_layer(held, own->first)->name;
+    stage->last_layer = (char *)(uintptr_t)held_layer(held, own->last - 1)->name;
     stage->weights_bytes = stage_weight_bytes(held->stage);
     stage->arena_bytes = stage_arena_bytes(held->stage) * held->execs_count;
     uint64_t since_us = held->active_us ? held->active_us : held->ready_us;
@@ -75,6 +80,36 @@ static void fill_plan(const struct held *held, uint64_t now_us, Convoy__StageSta
         stage->send_mbit = link_rate(held->link, &bytes);
         stage->bytes_out = bytes;
     }
+}
+
+/* The plans that a device holds, as a message lists them. */
+struct plan_list {
+    Convoy__PlanStatus plans[PLANSET_MAX], *pointers[PLANSET_MAX];
+    char states[PLANSET_MAX][CONFIG_NAME_MAX + 32];
+};
+
+static void fill_plans(const struct device *device, struct plan_list *list,
+                       Convoy__StageStatus *stage) {
+    for (size_t i = 0; i < device->plans.count; i++) {
+        const struct held *held = device->plans.plans[i];
+        Convoy__PlanStatus *plan = &list->plans[i];
+        convoy__plan_status__init(plan);
+        describe_state(held, list->states[i], sizeof(list->states[i]));
+        plan->plan.data = (uint8_t *)(uintptr_t)held->id;
+        plan->plan.len = SHA256_SIZE;
+        plan->first = (uint32_t)held->plan->stages[held->index].first;
+        plan->last = (uint32_t)held->plan->stages[held->index].last;
+        plan->state = list->states[i];
+        plan->deployed = held->is_deployed;
+        plan->frames = (uint32_t)held->frames;
+        plan->memory_bytes = held_memory(held);
+        list->pointers[i] = plan;
+    }
+    stage->n_plans = device->plans.count;
+    stage->plans = list->pointers;
+    stage->cached_parts = (uint32_t)device->cache_usage.parts;
+    stage->cached_bytes = device->cache_usage.bytes;
+    stage->cache_limit = device->config->state ? device->config->cache : 0;
 }
 
 static void fill_own(struct device *device, Convoy__StageStatus *stage, char *state,
@@ -114,7 +149,7 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
     Convoy__StageStatus own;
     const struct held *held = plan_in_use(device);
     char state[CONFIG_NAME_MAX + 32];
-    const char *slash;
+    struct plan_list list;
     if (count > STAGES_MAX)
         count = STAGES_MAX;
     Convoy__StageStatus **stages = calloc(count + 1, sizeof(*stages));
@@ -123,6 +158,7 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
         return;
     }
     fill_own(device, &own, state, sizeof(state));
+    fill_plans(device, &list, &own);
     stages[0] = &own;
     for (size_t i = 0; i < count; i++)
         stages[i + 1] = behind[i];
@@ -131,12 +167,12 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
     status.stages = stages;
     status.clients = (uint32_t)device->clients;
     status.sessions = (uint32_t)device->sessions.count;
+    status.deployment = (char *)(uintptr_t)deploy_last(device);
     if (held) {
-        slash = strrchr(model_path(held->model), '/');
-        status.model = (char *)(uintptr_t)(slash ? slash + 1 : model_path(held->model));
+        status.model = held->model_name;
         status.model_digest.data = (uint8_t *)(uintptr_t)model_digest(held->model);
-        status.model_digest.len = SHA256_SIZE;
-        status.layers = (uint32_t)model_layers_count(held->model);
+        status.model_digest.len = held_has_whole_model(held) ? SHA256_SIZE : 0;
+        status.layers = (uint32_t)held_layers_count(held);
     }
     message.body_case = CONVOY__MESSAGE__BODY_STATUS;
     message.status = &status;

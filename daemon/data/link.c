@@ -8,6 +8,7 @@
  */
 #include "daemon/data/link.h"
 
+#include "daemon/control/deploy.h"
 #include "daemon/device.h"
 #include "daemon/log.h"
 
@@ -21,6 +22,10 @@
 static void set_state(struct link *link, enum link_state state) {
     link->state = state;
     link->since_us = device_now_us();
+}
+
+static const char *kind_name(const struct link *link) {
+    return link->kind == LINK_CONTROL ? "control link" : "link";
 }
 
 bool link_is_up(const struct link *link) {
@@ -54,10 +59,13 @@ static void handle_welcome(struct link *link, const Convoy__Message *message) {
     link->failure_logged = false;
     link->max_payload = welcome->max_payload;
     if (strcmp(welcome->node, link->node) != 0)
-        log_warning("link to %s at %s: the device there calls itself \"%.255s\"; look at `node:` "
+        log_warning("%s to %s at %s: the device there calls itself \"%.255s\"; look at `node:` "
                     "and `address:`",
-                    link->node, link->address, welcome->node);
-    log_info("link to %s at %s is up%s", link->node, link->address, conn_security(link->conn));
+                    kind_name(link), link->node, link->address, welcome->node);
+    log_info("%s to %s at %s is up%s", kind_name(link), link->node, link->address,
+             conn_security(link->conn));
+    if (link->kind == LINK_CONTROL)
+        deploy_link_up(link->device, link);
 }
 
 static void handle_plans(struct link *link, const Convoy__Message *message) {
@@ -106,26 +114,45 @@ static void handle_status(struct link *link, const Convoy__Message *message) {
     status_answered(link->device, link, message->status);
 }
 
+static void handle_prepared(struct link *link, const Convoy__Message *message) {
+    deploy_prepared(link->device, link, message->prepared);
+}
+
+static void handle_part_request(struct link *link, const Convoy__Message *message) {
+    deploy_part_request(link->device, link, message->part_request);
+}
+
+#define FRAMES  (1u << LINK_FRAMES)
+#define CONTROL (1u << LINK_CONTROL)
+
 static const struct {
     Convoy__Message__BodyCase body;
+    unsigned kinds; /* of links that it may come up */
     bool before_welcome;
     void (*handle)(struct link *link, const Convoy__Message *message);
 } handlers[] = {
-    {CONVOY__MESSAGE__BODY_WELCOME, true, handle_welcome},
-    {CONVOY__MESSAGE__BODY_PLANS, false, handle_plans},
-    {CONVOY__MESSAGE__BODY_CREDIT, false, handle_credit},
-    {CONVOY__MESSAGE__BODY_REFUSAL, false, handle_refusal},
-    {CONVOY__MESSAGE__BODY_GOODBYE, true, handle_goodbye},
-    {CONVOY__MESSAGE__BODY_PING, true, handle_ping},
-    {CONVOY__MESSAGE__BODY_PONG, true, handle_pong},
-    {CONVOY__MESSAGE__BODY_STATUS, false, handle_status},
+    {CONVOY__MESSAGE__BODY_WELCOME, FRAMES | CONTROL, true, handle_welcome},
+    {CONVOY__MESSAGE__BODY_PLANS, FRAMES, false, handle_plans},
+    {CONVOY__MESSAGE__BODY_CREDIT, FRAMES, false, handle_credit},
+    {CONVOY__MESSAGE__BODY_REFUSAL, FRAMES, false, handle_refusal},
+    {CONVOY__MESSAGE__BODY_GOODBYE, FRAMES | CONTROL, true, handle_goodbye},
+    {CONVOY__MESSAGE__BODY_PING, FRAMES | CONTROL, true, handle_ping},
+    {CONVOY__MESSAGE__BODY_PONG, FRAMES | CONTROL, true, handle_pong},
+    {CONVOY__MESSAGE__BODY_STATUS, FRAMES | CONTROL, false, handle_status},
+    {CONVOY__MESSAGE__BODY_PREPARED, CONTROL, false, handle_prepared},
+    {CONVOY__MESSAGE__BODY_PART_REQUEST, CONTROL, false, handle_part_request},
 };
+
+static bool takes_result(const struct link *link, const Convoy__Message *message) {
+    return message->body_case == CONVOY__MESSAGE__BODY_RESULT && link->state == LINK_UP &&
+           link->kind == LINK_FRAMES;
+}
 
 static Convoy__Code on_header(void *owner, const Convoy__Message *header, size_t bytes,
                               const char **ret_text) {
     const struct link *link = owner;
     (void)bytes;
-    if (link->state == LINK_UP && header->body_case == CONVOY__MESSAGE__BODY_RESULT)
+    if (takes_result(link, header))
         return CONVOY__CODE__CODE_OK;
     *ret_text = "only a Result has a payload here";
     return CONVOY__CODE__CODE_MALFORMED;
@@ -135,14 +162,14 @@ static void on_message(void *owner, const Convoy__Message *message, struct buffe
                        size_t payload_bytes) {
     struct link *link = owner;
     struct err err = {""};
-    if (message->body_case == CONVOY__MESSAGE__BODY_RESULT && link->state == LINK_UP) {
+    if (takes_result(link, message)) {
         if (flow_result(link->device, message, payload, payload_bytes, &err) < 0)
             conn_goodbye(link->conn, CONVOY__CODE__CODE_MALFORMED, err.text);
         return;
     }
     buffer_unref(payload);
     for (size_t i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++)
-        if (handlers[i].body == message->body_case &&
+        if (handlers[i].body == message->body_case && (handlers[i].kinds & 1u << link->kind) &&
             (handlers[i].before_welcome || link->state == LINK_UP)) {
             handlers[i].handle(link, message);
             return;
@@ -157,7 +184,8 @@ static void on_timer(uv_timer_t *timer);
 
 static void back_off(struct link *link, const char *why) {
     if (!link->failure_logged)
-        log_warning("link to %s at %s is down: %s; trying again", link->node, link->address, why);
+        log_warning("%s to %s at %s is down: %s; trying again", kind_name(link), link->node,
+                    link->address, why);
     link->failure_logged = true;
     if (link->state == LINK_CLOSING)
         return;
@@ -191,6 +219,8 @@ static void on_close(void *owner, const char *why) {
     back_off(link, why);
     flow_link_lost(link->device, link);
     status_link_lost(link->device, link);
+    if (link->kind == LINK_CONTROL)
+        deploy_link_lost(link->device, link, why);
     device_plans_changed(link->device);
 }
 
@@ -200,7 +230,8 @@ static void send_hello(struct link *link) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Hello hello = CONVOY__HELLO__INIT;
     hello.version = MESSAGE_VERSION;
-    hello.role = CONVOY__ROLE__ROLE_UPSTREAM;
+    hello.role =
+        link->kind == LINK_CONTROL ? CONVOY__ROLE__ROLE_INGRESS : CONVOY__ROLE__ROLE_UPSTREAM;
     hello.node = link->device->config->node;
     message.body_case = CONVOY__MESSAGE__BODY_HELLO;
     message.hello = &hello;
@@ -280,11 +311,13 @@ static void on_timer(uv_timer_t *timer) {
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-struct link *link_start(struct device *device, const char *node, const char *address) {
+struct link *link_start(struct device *device, enum link_kind kind, const char *node,
+                        const char *address) {
     struct link *link = calloc(1, sizeof(*link));
     if (!link)
         return NULL;
     link->device = device;
+    link->kind = kind;
     link->node = strdup(node);
     link->address = strdup(address);
     if (!link->node || !link->address) {
@@ -304,6 +337,32 @@ struct link *link_start(struct device *device, const char *node, const char *add
     return link;
 }
 
+struct link *link_find(struct device *device, enum link_kind kind, const char *node,
+                       const char *address) {
+    struct link *link;
+    TAILQ_FOREACH(link, &device->links, entry) {
+        if (link->kind == kind && strcmp(link->node, node) == 0 &&
+            strcmp(link->address, address) == 0)
+            break;
+    }
+    return link;
+}
+
+struct link *link_hold(struct device *device, const char *node, const char *address) {
+    struct link *link = link_find(device, LINK_CONTROL, node, address);
+    if (!link)
+        link = link_start(device, LINK_CONTROL, node, address);
+    if (link)
+        link->holds++;
+    return link;
+}
+
+void link_drop(struct link *link) {
+    assert(link->kind == LINK_CONTROL && link->holds > 0);
+    if (--link->holds == 0)
+        link_close(link);
+}
+
 static void on_timer_closed(uv_handle_t *handle) {
     struct link *link = handle->data;
     link->timer_closed = true;
@@ -317,7 +376,7 @@ void link_close(struct link *link) {
     flow_link_lost(link->device, link);
     status_link_lost(link->device, link);
     if (link->conn)
-        conn_goodbye(link->conn, CONVOY__CODE__CODE_OK, "no plan needs this link any more");
+        conn_goodbye(link->conn, CONVOY__CODE__CODE_OK, "this link is not needed any more");
     if (link->resolving)
         uv_cancel((uv_req_t *)&link->resolve);
     uv_close((uv_handle_t *)&link->timer, on_timer_closed);

@@ -1,5 +1,7 @@
-/* A link to the next device of one or more plans: the connection, its credits, what the device
- * behind has announced, and the frames that wait for it or are with it. */
+/* A connection to another device that this one makes and keeps up: to the next device of one or
+ * more plans, with its credits, what that device has announced, and the frames that wait for it or
+ * are with it; or from an ingress to any device that it hands plans out to, on which no frames
+ * travel. */
 #ifndef CONVOY_DAEMON_DATA_LINK_H
 #define CONVOY_DAEMON_DATA_LINK_H
 
@@ -22,9 +24,16 @@ enum link_state {
     LINK_CLOSING,  /* no plan needs it any more */
 };
 
+enum link_kind {
+    LINK_FRAMES,  /* to the next device of a plan; there while a plan needs it */
+    LINK_CONTROL, /* from an ingress; there from link_hold() to link_drop() */
+};
+
 struct link {
     TAILQ_ENTRY(link) entry;
     struct device *device;
+    enum link_kind kind;
+    unsigned holds; /* of a LINK_CONTROL */
     char *node, *address;
     enum link_state state;
     struct conn *conn; /* from CONNECTING on */
@@ -48,7 +57,17 @@ struct link {
 TAILQ_HEAD(link_list, link);
 
 /* Makes a link in device's list and starts connecting. NULL when there is no memory. */
-struct link *link_start(struct device *device, const char *node, const char *address);
+struct link *link_start(struct device *device, enum link_kind kind, const char *node,
+                        const char *address);
+
+/* The link of that kind to a device, or NULL. */
+struct link *link_find(struct device *device, enum link_kind kind, const char *node,
+                       const char *address);
+
+/* The control link to a device, made where there is none. It stays until each link_hold() has had
+ * its link_drop(). deploy.h is told when it is up and lost. NULL when there is no memory. */
+struct link *link_hold(struct device *device, const char *node, const char *address);
+void link_drop(struct link *link);
 
 /* Ends it; it leaves the list at once and is freed when its handles are closed. Its frames have
  * been given back before it returns. */

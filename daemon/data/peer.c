@@ -1,13 +1,13 @@
 /* Happy path: accept -> Hello -> Welcome, then Credit (and Plans, to a device); then frames come
- * and answers go. A client gets a session where this device is the first of a plan; elsewhere it
- * may only ask for status.
+ * and answers go. An ingress that hands out plans sends no frames (recruit.h). A client gets a
+ * session where this device is the first of a plan; elsewhere it may only ask for status.
  *
  * Failure: what may not come is answered with Goodbye and the log says so; the connection's end
  * leaves a client's session behind (session.h), while an upstream device's frames are dropped, for
  * their ingress sends them again. A client that does not read cannot make the device grow: what
  * waits for it is bounded by its session's window and by CONN_QUEUE_MAX small messages.
  *
- * States: greeting -> client or upstream -> closed.
+ * States: greeting -> client, upstream or ingress -> closed.
  */
 #include "daemon/data/peer.h"
 
@@ -25,7 +25,7 @@
 #define CLIENT_SILENT_FACTOR   15    /* a client may be silent so many heartbeats ... */
 #define CLIENT_SILENT_LEAST_MS 30000 /* ... and at least this long */
 
-enum peer_role { PEER_GREETING, PEER_CLIENT, PEER_UPSTREAM };
+enum peer_role { PEER_GREETING, PEER_CLIENT, PEER_UPSTREAM, PEER_INGRESS };
 
 struct peer {
     TAILQ_ENTRY(peer) entry;
@@ -119,6 +119,13 @@ static uint32_t session_limit(const struct device *device) {
     return (uint32_t)device->config->queue * (uint32_t)held->count;
 }
 
+void peer_resize(struct peer *peer) {
+    if (!peer->session)
+        return;
+    peer->session->origin.window.limit = session_limit(peer->device);
+    peer_grant(peer);
+}
+
 static struct session *open_session(struct device *device) {
     struct session *idle;
     uint64_t id = random_id();
@@ -187,7 +194,6 @@ static void send_welcome(struct peer *peer, bool resumed) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Welcome welcome = CONVOY__WELCOME__INIT;
     struct held *held = planset_active(&device->plans);
-    const char *slash;
     if (!held)
         held = planset_ingress(&device->plans);
     welcome.version = MESSAGE_VERSION;
@@ -196,8 +202,7 @@ static void send_welcome(struct peer *peer, bool resumed) {
     welcome.resumed = resumed;
     if (peer->session) {
         welcome.session = peer->session->id;
-        slash = strrchr(model_path(held->model), '/');
-        welcome.model = (char *)(uintptr_t)(slash ? slash + 1 : model_path(held->model));
+        welcome.model = held->model_name;
         welcome.model_digest.data = (uint8_t *)(uintptr_t)model_digest(held->model);
         welcome.model_digest.len = SHA256_SIZE;
         if (describe_model(held, &welcome) < 0) {
@@ -239,21 +244,35 @@ static void greet_client(struct peer *peer, const Convoy__Hello *hello) {
         flow_session_attached(device, peer->session);
 }
 
+/* Another device, of either kind. False: it has been told that there are too many. */
+static bool greet_device(struct peer *peer, const Convoy__Hello *hello, enum peer_role role) {
+    struct device *device = peer->device;
+    device->greetings--;
+    device->upstreams++;
+    peer->role = role;
+    snprintf(peer->name, sizeof(peer->name), "%s %.64s at %s",
+             role == PEER_INGRESS ? "ingress" : "device", hello->node, conn_name(peer->conn));
+    log_info("%s connected%s", peer->name, conn_security(peer->conn));
+    if (device->upstreams <= DEVICE_UPSTREAMS_MAX)
+        return true;
+    conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY, "too many devices; try again later");
+    return false;
+}
+
 static void greet_upstream(struct peer *peer, const Convoy__Hello *hello) {
-    peer->device->greetings--;
-    peer->device->upstreams++;
-    peer->role = PEER_UPSTREAM;
     peer->origin.peer = peer;
     peer->origin.window.limit = (uint32_t)peer->device->config->queue;
-    snprintf(peer->name, sizeof(peer->name), "device %.64s at %s", hello->node,
-             conn_name(peer->conn));
-    log_info("%s connected%s", peer->name, conn_security(peer->conn));
-    if (peer->device->upstreams > DEVICE_UPSTREAMS_MAX) {
-        conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY, "too many devices; try again later");
+    if (!greet_device(peer, hello, PEER_UPSTREAM))
         return;
-    }
     send_welcome(peer, false);
     peer_announce(peer);
+}
+
+static void greet_ingress(struct peer *peer, const Convoy__Hello *hello) {
+    const struct reader_limits limits = {MESSAGE_HEADER_MAX, RECRUIT_CHUNK};
+    conn_set_limits(peer->conn, &limits);
+    if (greet_device(peer, hello, PEER_INGRESS))
+        send_welcome(peer, false);
 }
 
 static void handle_hello(struct peer *peer, const Convoy__Message *message) {
@@ -274,6 +293,8 @@ static void handle_hello(struct peer *peer, const Convoy__Message *message) {
         greet_client(peer, hello);
     else if (hello->role == CONVOY__ROLE__ROLE_UPSTREAM)
         greet_upstream(peer, hello);
+    else if (hello->role == CONVOY__ROLE__ROLE_INGRESS)
+        greet_ingress(peer, hello);
     else
         conn_goodbye(peer->conn, CONVOY__CODE__CODE_MALFORMED, "a role that is not known");
     peer_grant(peer);
@@ -305,9 +326,22 @@ static void handle_status_request(struct peer *peer, const Convoy__Message *mess
     status_request(peer->device, peer, message->status_request->token);
 }
 
+static void handle_prepare(struct peer *peer, const Convoy__Message *message) {
+    recruit_prepare(peer->device, peer, message->prepare);
+}
+
+static void handle_release(struct peer *peer, const Convoy__Message *message) {
+    recruit_release(peer->device, peer, message->release);
+}
+
+static void handle_apply(struct peer *peer, const Convoy__Message *message) {
+    apply_request(peer->device, peer, message->apply);
+}
+
 #define GREETING (1u << PEER_GREETING)
 #define CLIENT   (1u << PEER_CLIENT)
 #define UPSTREAM (1u << PEER_UPSTREAM)
+#define INGRESS  (1u << PEER_INGRESS)
 
 static const struct {
     Convoy__Message__BodyCase body;
@@ -315,10 +349,13 @@ static const struct {
     void (*handle)(struct peer *peer, const Convoy__Message *message);
 } handlers[] = {
     {CONVOY__MESSAGE__BODY_HELLO, GREETING, handle_hello},
-    {CONVOY__MESSAGE__BODY_PING, CLIENT | UPSTREAM, handle_ping},
-    {CONVOY__MESSAGE__BODY_PONG, CLIENT | UPSTREAM, handle_pong},
-    {CONVOY__MESSAGE__BODY_GOODBYE, GREETING | CLIENT | UPSTREAM, handle_goodbye},
-    {CONVOY__MESSAGE__BODY_STATUS_REQUEST, CLIENT | UPSTREAM, handle_status_request},
+    {CONVOY__MESSAGE__BODY_PING, CLIENT | UPSTREAM | INGRESS, handle_ping},
+    {CONVOY__MESSAGE__BODY_PONG, CLIENT | UPSTREAM | INGRESS, handle_pong},
+    {CONVOY__MESSAGE__BODY_GOODBYE, GREETING | CLIENT | UPSTREAM | INGRESS, handle_goodbye},
+    {CONVOY__MESSAGE__BODY_STATUS_REQUEST, CLIENT | UPSTREAM | INGRESS, handle_status_request},
+    {CONVOY__MESSAGE__BODY_PREPARE, INGRESS, handle_prepare},
+    {CONVOY__MESSAGE__BODY_RELEASE, INGRESS, handle_release},
+    {CONVOY__MESSAGE__BODY_APPLY, CLIENT, handle_apply},
 };
 
 static Convoy__Code check_frame(struct peer *peer, const char **ret_text) {
@@ -337,12 +374,21 @@ static Convoy__Code check_frame(struct peer *peer, const char **ret_text) {
     return CONVOY__CODE__CODE_OK;
 }
 
+static bool takes_chunk(const struct peer *peer, const Convoy__Message *header, size_t bytes) {
+    return header->body_case == CONVOY__MESSAGE__BODY_PART_CHUNK && peer->role == PEER_INGRESS &&
+           recruit_expects(peer->device, peer, header->part_chunk, bytes);
+}
+
 static Convoy__Code on_header(void *owner, const Convoy__Message *header, size_t bytes,
                               const char **ret_text) {
-    (void)bytes;
-    if (header->body_case == CONVOY__MESSAGE__BODY_FRAME)
+    const struct peer *peer = owner;
+    if (header->body_case == CONVOY__MESSAGE__BODY_FRAME && peer->role != PEER_INGRESS)
         return check_frame(owner, ret_text);
-    *ret_text = "only a Frame has a payload here";
+    if (takes_chunk(peer, header, bytes))
+        return CONVOY__CODE__CODE_OK;
+    *ret_text = peer->role == PEER_INGRESS
+                    ? "only a PartChunk that was asked for has a payload here"
+                    : "only a Frame has a payload here";
     return CONVOY__CODE__CODE_MALFORMED;
 }
 
@@ -351,7 +397,11 @@ static void on_message(void *owner, const Convoy__Message *message, struct buffe
     struct peer *peer = owner;
     const char *text = "a message that may not come here now";
     Convoy__Code code = CONVOY__CODE__CODE_MALFORMED;
-    if (message->body_case == CONVOY__MESSAGE__BODY_FRAME) {
+    if (takes_chunk(peer, message, payload_bytes)) {
+        recruit_chunk(peer->device, peer, message->part_chunk, payload, payload_bytes);
+        return;
+    }
+    if (message->body_case == CONVOY__MESSAGE__BODY_FRAME && peer->role != PEER_INGRESS) {
         code = check_frame(peer, &text);
         if (code == CONVOY__CODE__CODE_OK) {
             flow_frame(peer->device, peer, message->frame, payload, payload_bytes);
@@ -379,6 +429,9 @@ static void on_close(void *owner, const char *why) {
     else
         device->upstreams--;
     status_peer_gone(device, peer);
+    apply_peer_gone(device, peer);
+    if (peer->role == PEER_INGRESS && device->recruit)
+        recruit_peer_gone(device, peer);
     if (peer->session)
         session_detach(peer->session, device_now_us());
     if (peer->role == PEER_UPSTREAM)

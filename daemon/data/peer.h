@@ -23,6 +23,9 @@ struct origin *peer_origin(struct peer *peer);
 /* Sends the credits that are due, if any. */
 void peer_grant(struct peer *peer);
 
+/* Another plan is active: a client may have as many frames here as its line can take. */
+void peer_resize(struct peer *peer);
+
 /* Tells an upstream device which plans are ready, where that has changed. */
 void peer_announce(struct peer *peer);
 

@@ -144,6 +144,19 @@ static void keep_frame(struct client *client, const Convoy__Frame *frame) {
     memcpy(client->frame.plan, frame->plan.data, sizeof(client->frame.plan));
 }
 
+static void keep_other(struct client *client, const struct message *message) {
+    size_t size = convoy__message__get_packed_size(message->header);
+    uint8_t *copy = malloc(size + 1);
+    assert_non_null(copy);
+    convoy__message__pack(message->header, copy);
+    if (client->other)
+        convoy__message__free_unpacked(client->other, NULL);
+    client->other = convoy__message__unpack(NULL, size, copy);
+    client->others++;
+    client->other_bytes = message->payload_bytes;
+    free(copy);
+}
+
 static int on_message(void *arg, const struct message *message) {
     struct client *client = arg;
     const Convoy__Message *header = message->header;
@@ -172,6 +185,7 @@ static int on_message(void *arg, const struct message *message) {
         break;
     case CONVOY__MESSAGE__BODY_HELLO:
         client->hellos++;
+        client->role = header->hello->role;
         break;
     case CONVOY__MESSAGE__BODY_FRAME:
         keep_frame(client, header->frame);
@@ -182,7 +196,11 @@ static int on_message(void *arg, const struct message *message) {
     case CONVOY__MESSAGE__BODY_STATUS:
         keep_status(client, header->status);
         break;
+    case CONVOY__MESSAGE__BODY_PLANS:
+    case CONVOY__MESSAGE__BODY_PONG:
+        break;
     default:
+        keep_other(client, message);
         break;
     }
     return 0;
@@ -237,6 +255,8 @@ void client_fini(struct client *client) {
     client_close(client);
     if (client->status)
         convoy__status__free_unpacked(client->status, NULL);
+    if (client->other)
+        convoy__message__free_unpacked(client->other, NULL);
     tensor_buffer_free(client->payload);
     free(client->answers);
 }
@@ -398,4 +418,17 @@ void client_assert_exactly_once(const struct client *client, size_t count) {
     assert_int_equal(client->refused, 0);
     for (size_t i = 1; i <= count; i++)
         assert_int_equal(client->answers[i], 1);
+}
+
+const Convoy__Message *client_wait_other(struct client *client, Convoy__Message__BodyCase kind) {
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    size_t before = client->others;
+    while (client->others == before || client->other->body_case != kind) {
+        client_push(client);
+        if (!client_read(client, 20))
+            fail_msg("the connection was closed (Goodbye %s)", message_code_name(client->goodbye));
+        if (daemons_now_ms() > until)
+            fail_msg("message %d never came", (int)kind);
+    }
+    return client->other;
 }

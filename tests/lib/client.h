@@ -43,9 +43,13 @@ struct client {
         uint8_t plan[32];
     } frame;
     size_t frames, hellos;
-    int fd; /* -1: not connected */
+    Convoy__Message *other; /* the last message of a kind that has no place above, or NULL */
+    size_t others;
+    size_t other_bytes; /* of its payload, which lies in payload until the next one comes */
+    int fd;             /* -1: not connected */
     uint32_t credits;
     uint16_t port;
+    Convoy__Role role; /* of the last Hello that came */
     bool welcomed, resumed, refusal_retry, closed;
 };
 
@@ -59,8 +63,8 @@ void client_connect(struct client *client, Convoy__Role role);
 void client_open(struct client *client);
 void client_close(struct client *client);
 
-/* Plays a device: takes a connection that waits at listen_fd (waits for it, too), reads its Hello.
- */
+/* Plays a device: takes a connection that waits at listen_fd (waits for it, too), reads its Hello,
+ * of which client->role is the role. */
 void client_accept(struct client *client, int listen_fd);
 
 /* The connection breaks: all unanswered frames will be sent again after the next client_connect().
@@ -94,6 +98,10 @@ void client_ask_status(struct client *client);
 
 /* Asks for status and waits for it. */
 const Convoy__Status *client_status(struct client *client);
+
+/* Reads until a message of that kind, which has no place of its own in struct client, is the last
+ * that came after those before this call; client->other is it. */
+const Convoy__Message *client_wait_other(struct client *client, Convoy__Message__BodyCase kind);
 
 /* Fails unless the frames 1 to count were answered exactly once and rightly. */
 void client_assert_exactly_once(const struct client *client, size_t count);

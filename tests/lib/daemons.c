@@ -1,7 +1,8 @@
 #include "daemons.h"
 
+#include "folder.h"
+
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
@@ -82,19 +83,6 @@ void daemons_init(struct daemons *daemons, int count, const char *model) {
     }
 }
 
-static void remove_folder(const char *folder) {
-    DIR *dir = opendir(folder);
-    struct dirent *entry;
-    char path[512];
-    while (dir && (entry = readdir(dir))) {
-        snprintf(path, sizeof(path), "%s/%.200s", folder, entry->d_name);
-        unlink(path);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(folder);
-}
-
 /* The log's text; the caller's to free. */
 static char *read_log(const struct daemon_process *process) {
     char *text = calloc(1, LOG_MAX + 1);
@@ -124,7 +112,7 @@ void daemons_fini(struct daemons *daemons) {
             free(text);
         }
     }
-    remove_folder(daemons->folder);
+    folder_remove(daemons->folder);
 }
 
 void daemons_configure(struct daemons *daemons, int i, const char *const *untils) {
@@ -139,6 +127,14 @@ void daemons_configure(struct daemons *daemons, int i, const char *const *untils
             fprintf(file, ", until: %s", untils[s]);
         fprintf(file, "}\n");
     }
+    assert_int_equal(fclose(file), 0);
+}
+
+void daemons_configure_idle(struct daemons *daemons, int i, const char *extra) {
+    FILE *file = fopen(daemons->all[i].yaml, "we");
+    assert_non_null(file);
+    fprintf(file, "node: %s\nstate: state-%s\n%s", daemons->all[i].node, daemons->all[i].node,
+            extra);
     assert_int_equal(fclose(file), 0);
 }
 
@@ -205,7 +201,7 @@ void daemons_kill(struct daemons *daemons, int i) {
     daemons->all[i].pid = 0;
 }
 
-static int count_logged(const struct daemons *daemons, int i, const char *text) {
+int daemons_count_log(const struct daemons *daemons, int i, const char *text) {
     char *log = read_log(&daemons->all[i]);
     int count = 0;
     for (const char *at = log; (at = strstr(at, text)); at++)
@@ -215,12 +211,12 @@ static int count_logged(const struct daemons *daemons, int i, const char *text) 
 }
 
 bool daemons_logged(const struct daemons *daemons, int i, const char *text) {
-    return count_logged(daemons, i, text) > 0;
+    return daemons_count_log(daemons, i, text) > 0;
 }
 
 void daemons_wait_log(const struct daemons *daemons, int i, const char *text, int times) {
     uint64_t until = daemons_now_ms() + DAEMONS_CAP_MS;
-    while (count_logged(daemons, i, text) < times) {
+    while (daemons_count_log(daemons, i, text) < times) {
         if (daemons_now_ms() > until)
             fail_msg("%s never logged \"%s\"", daemons->all[i].node, text);
         pause_ms(5);

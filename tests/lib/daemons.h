@@ -38,6 +38,10 @@ void daemons_fini(struct daemons *daemons);
 void daemons_configure(struct daemons *daemons, int i, const char *const *untils);
 void daemons_configure_all(struct daemons *daemons, const char *const *untils);
 
+/* Writes the YAML of daemon i without a pipeline, with further lines; its state is kept in the
+ * folder "state-NODE" of the test's. */
+void daemons_configure_idle(struct daemons *daemons, int i, const char *extra);
+
 /* Starts daemon i on its socket. */
 void daemons_start(struct daemons *daemons, int i);
 void daemons_start_all(struct daemons *daemons);
@@ -52,6 +56,9 @@ void daemons_kill(struct daemons *daemons, int i);
 
 /* True when the log of daemon i contains text. */
 bool daemons_logged(const struct daemons *daemons, int i, const char *text);
+
+/* How often it does. */
+int daemons_count_log(const struct daemons *daemons, int i, const char *text);
 
 /* Waits until daemon i has logged text at least times times. */
 void daemons_wait_log(const struct daemons *daemons, int i, const char *text, int times);

@@ -72,6 +72,10 @@ static void empty_file_gives_the_defaults(void **state) {
         assert_int_equal(config->heartbeat_ms, 2000);
         assert_int_equal(config->session_ms, 60000);
         assert_int_equal(config->drain_ms, 10000);
+        assert_null(config->state);
+        assert_int_equal(config->cache, 1 << 30);
+        assert_int_equal(config->memory, 0);
+        assert_false(config->deploy);
         assert_int_equal(config->line_pipeline, 0);
         assert_int_equal(config->line_model, 0);
         config_free(config);
@@ -96,6 +100,10 @@ static void every_key_is_read(void **state) {
                    "heartbeat_ms: 500\n"
                    "session_ms: 0\n"
                    "drain_ms: 7\n"
+                   "state: kept\n"
+                   "cache: 8 GiB\n"
+                   "memory: 300 MiB\n"
+                   "deploy: yes\n"
                    "pipeline:\n"
                    "  - {node: pi-a, address: 10.0.0.11:7433, until: fire4/concat}\n"
                    "  - node: pi-b\n"
@@ -122,16 +130,20 @@ static void every_key_is_read(void **state) {
     assert_int_equal(config->heartbeat_ms, 500);
     assert_int_equal(config->session_ms, 0);
     assert_int_equal(config->drain_ms, 7);
+    assert_string_equal(config->state, "/etc/convoy/kept");
+    assert_true(config->cache == UINT64_C(8) << 30);
+    assert_int_equal(config->memory, 300 << 20);
+    assert_true(config->deploy);
     assert_int_equal(config->line_listen, 2);
     assert_int_equal(config->column_listen, 9);
     assert_int_equal(config->line_model, 5);
-    assert_int_equal(config->line_pipeline, 16);
+    assert_int_equal(config->line_pipeline, 20);
     assert_int_equal(config->pipeline_count, 3);
     assert_string_equal(config->pipeline[0].until, "fire4/concat");
     assert_string_equal(config->pipeline[1].node, "pi-b");
     assert_string_equal(config->pipeline[1].address, "pi-b.local:7433");
     assert_string_equal(config->pipeline[1].until, "17");
-    assert_int_equal(config->pipeline[1].line, 18);
+    assert_int_equal(config->pipeline[1].line, 22);
     assert_int_equal(config->pipeline[1].column, 5);
     assert_null(config->pipeline[2].until);
     config_free(config);
@@ -230,11 +242,11 @@ static void unknown_key_is_refused_with_the_nearest(void **state) {
         {"colour: red\n",
          "f.yaml:1:1: unknown key 'colour'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, pipeline"},
+         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline"},
         {"\"a\\e[31m\": 1\n",
          "f.yaml:1:1: unknown key 'a?[31m'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, pipeline"},
+         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline"},
         {"model: m\npipeline:\n  - node: a\n    adress: 1:1\n",
          "f.yaml:4:5: unknown key 'adress' (did you mean 'address'?)"},
         {"model: m\npipeline:\n  - {node: a, address: b:1, to: c}\n",
@@ -778,10 +790,41 @@ static void a_key_allows_to_listen_off_loopback(void **state) {
     config_free(config);
 }
 
+/* ---- where state is kept -----------------------------------------------------------------------
+ */
+
+static void expect_state(const char *text, const char *node, const char *state) {
+    struct config *config = parse_good(text, "/etc/convoy/convoy.yaml");
+    struct err err = {""};
+    assert_int_equal(config_override(config, node, NULL, &err), 0);
+    if (state)
+        assert_string_equal(config->state, state);
+    else
+        assert_null(config->state);
+    config_free(config);
+}
+
+static void state_is_kept_in_the_service_s_folder_or_the_user_s(void **state) {
+    (void)state;
+    setenv("STATE_DIRECTORY", "/var/lib/convoy:/var/lib/other", 1);
+    setenv("XDG_STATE_HOME", "/xdg", 1);
+    setenv("HOME", "/home/pi", 1);
+    expect_state("state: /data\n", "pi-a", "/data");
+    expect_state("", "pi-a", "/var/lib/convoy");
+    unsetenv("STATE_DIRECTORY");
+    expect_state("", "pi-a", "/xdg/convoy/pi-a");
+    setenv("XDG_STATE_HOME", "relative", 1);
+    expect_state("", "../pi/a", "/home/pi/.local/state/convoy/___pi_a");
+    unsetenv("XDG_STATE_HOME");
+    unsetenv("HOME");
+    expect_state("", "pi-a", NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(empty_file_gives_the_defaults),
         cmocka_unit_test(every_key_is_read),
+        cmocka_unit_test(state_is_kept_in_the_service_s_folder_or_the_user_s),
         cmocka_unit_test(empty_value_means_the_default),
         cmocka_unit_test(quoted_null_is_a_name),
         cmocka_unit_test(workers_default_shares_the_cores_among_threads),

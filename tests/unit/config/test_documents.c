@@ -47,6 +47,23 @@ static void examples_are_good_lines_of_one_to_four_devices(void **state) {
     }
 }
 
+static void examples_of_recruits_are_good(void **state) {
+    struct config *config = NULL;
+    struct err err = {""};
+    (void)state;
+    assert_int_equal(config_load("config/examples/deploy.yaml", &config, &err), 0);
+    assert_int_equal(config_override(config, "pi-a", NULL, &err), 0);
+    assert_true(config->deploy);
+    assert_int_equal(config_find_stage(config), 0);
+    assert_int_equal(config->pipeline_count, 3);
+    config_free(config);
+    assert_int_equal(config_load("config/examples/recruit.yaml", &config, &err), 0);
+    assert_int_equal(config_override(config, "pi-b", "127.0.0.1:7435", &err), 0);
+    assert_int_equal(config->pipeline_count, 0);
+    assert_null(config->model);
+    config_free(config);
+}
+
 /* Comments in four.yaml say that its values are the defaults. */
 static void example_of_four_writes_the_defaults(void **state) {
     struct config *config = NULL, *defaults = NULL;
@@ -62,6 +79,7 @@ static void example_of_four_writes_the_defaults(void **state) {
     assert_int_equal(config->heartbeat_ms, defaults->heartbeat_ms);
     assert_int_equal(config->session_ms, defaults->session_ms);
     assert_int_equal(config->drain_ms, defaults->drain_ms);
+    assert_int_equal(config->cache, defaults->cache);
     config_free(config);
     config_free(defaults);
 }
@@ -160,6 +178,8 @@ static void man_page_describes_every_key(void **state) {
     expect_entries(stages, stage_keys, stage_count);
     expect_words(page, "max_payload", "1 KiB to 1 GiB");
     expect_words(page, "pipeline", "1 to 1024");
+    expect_words(page, "cache", "1 MiB to 1024 GiB");
+    expect_words(page, "memory", "1 MiB to 1024 GiB");
     assert_int_equal(count_entries(page), count + stage_count);
     free(page);
 }
@@ -198,6 +218,7 @@ static void man_page_of_devices_describes_every_key(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(examples_are_good_lines_of_one_to_four_devices),
+        cmocka_unit_test(examples_of_recruits_are_good),
         cmocka_unit_test(example_of_four_writes_the_defaults),
         cmocka_unit_test(sidecars_of_our_models_name_ten_classes),
         cmocka_unit_test(man_page_describes_every_key),

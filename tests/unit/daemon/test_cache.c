@@ -224,7 +224,7 @@ static void a_refusal_removes_nothing(void **state) {
     fill(fixture, digests, age);
 
     assert_int_equal(cache_make_room(fixture->cache, LIMIT + 1, NULL, &err), -EFBIG);
-    cache_set_limit(fixture->cache, UINT64_C(1) << 62);
+    assert_int_equal(cache_use(&fixture->cache, fixture->state, UINT64_C(1) << 62, &err), 0);
     assert_int_equal(cache_make_room(fixture->cache, UINT64_C(1) << 61, NULL, &err), -ENOSPC);
 
     assert_non_null(strstr(err.text, "do not fit the disk"));
