@@ -26,6 +26,7 @@ struct kn_conv_algo {
 
 extern const struct kn_conv_algo kn_conv_depthwise;
 extern const struct kn_conv_algo kn_conv_banded;
+extern const struct kn_conv_algo kn_conv_vector;
 extern const struct kn_conv_algo kn_conv_1x1;
 extern const struct kn_conv_algo kn_conv_winograd;
 extern const struct kn_conv_algo kn_conv_window;

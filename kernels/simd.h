@@ -107,6 +107,16 @@ struct kn_winograd_out {
     float bias, low, high;
 };
 
+/* A product of a packed matrix with a vector: y[r] = bias[r] + sum over k of w[k][r] * x[k]. The
+ * matrix has `rows` rows, at most KN_PANEL_VECTORS vectors, filled up to whole vectors; so has the
+ * bias. The order of the sum depends on rows and depth. */
+struct kn_panel {
+    const float *w, *bias, *x;
+    float *y;
+    ptrdiff_t rows, depth;
+};
+#define KN_PANEL_VECTORS 4
+
 /* Rows of widened numbers (quantized.h): y[i * ldy + j] = sum over k of a[i * lda + k] *
  * b[j * ldb + k]. k is a multiple of KN_DOT_DEPTH; a, b, lda and ldb are KN_ALIGN aligned. */
 struct kn_qdots {
@@ -138,6 +148,7 @@ struct kn_simd {
 
     /* y[i] = act(x[i]), count elements; y may be x. kn_act_row() is the way in. */
     void (*act_row)(const struct kn_activation *act, const float *x, float *y, ptrdiff_t count);
+    void (*panel_times)(const struct kn_panel *panel);
     /* Packed products: the shape of a tile, and the function. */
     int panel_rows, strip_cols;
     void (*multiply_block)(const struct kn_block *block);

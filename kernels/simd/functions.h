@@ -25,6 +25,7 @@ void KN_SIMD(kn_matvec_rows)(const struct kn_matvec *m);
 void KN_SIMD(kn_matvec_columns)(const struct kn_matvec *m);
 void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float *y,
                          ptrdiff_t count);
+void KN_SIMD(kn_panel_times)(const struct kn_panel *p);
 void KN_SIMD(kn_multiply_block)(const struct kn_block *block);
 void KN_SIMD(kn_copy_to_strips)(const struct kn_to_strips *copy);
 void KN_SIMD(kn_slide_fill)(const struct kn_slide *slide, const float *x, ptrdiff_t oy,

@@ -17,6 +17,7 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .matvec_rows = KN_SIMD(kn_matvec_rows),
     .matvec_columns = KN_SIMD(kn_matvec_columns),
     .act_row = KN_SIMD(kn_act_row),
+    .panel_times = KN_SIMD(kn_panel_times),
     .panel_rows = TILE_ROWS,
     .strip_cols = TILE_VECTORS * VF_LANES,
     .multiply_block = KN_SIMD(kn_multiply_block),

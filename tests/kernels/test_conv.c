@@ -262,6 +262,23 @@ static void random_pointwise_convolutions_agree_with_the_reference(void **state)
     }
 }
 
+static void windows_as_large_as_the_picture_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 6};
+
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.group = c.oh = c.ow = 1;
+        c.ic = rng_int(&rng, 1, 90);
+        c.oc = rng_int(&rng, 1, 150);
+        c.kh = c.ih = rng_chance(&rng, 60) ? 1 : rng_int(&rng, 1, 4);
+        c.kw = c.iw = rng_chance(&rng, 60) ? 1 : rng_int(&rng, 1, 4);
+        c.pad_top = c.pad_left = 0;
+        c.dil_h = c.dil_w = 1;
+        check_conv(&rng, &c);
+    }
+}
+
 /* Several strips, several blocks of output channels, edges that are no multiple of anything. */
 /* Planes and channels of the size that Winograd's algorithm is chosen for. */
 static void random_3x3_convolutions_agree_with_the_reference(void **state) {
@@ -544,6 +561,7 @@ int main(void) {
         cmocka_unit_test(random_depthwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_pointwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_3x3_convolutions_agree_with_the_reference),
+        cmocka_unit_test(windows_as_large_as_the_picture_agree_with_the_reference),
         cmocka_unit_test(large_convolutions_agree_with_the_reference),
         cmocka_unit_test(an_image_gives_the_same_bits_alone_and_in_a_batch),
         cmocka_unit_test(the_algorithm_follows_from_the_shape),
