@@ -170,7 +170,7 @@ void kn_gemm_ref(const struct kn_gemm *gemm, const float *a, const float *b, con
  * --------------------------------------------------------------------------------------------------
  */
 
-enum kn_pool_kind { KN_POOL_MAX, KN_POOL_AVERAGE };
+enum kn_pool_kind { KN_POOL_MAX, KN_POOL_AVERAGE, KN_POOL_LP /* kn_pool3() only */ };
 
 /* MaxPool (1, 8, 10, 11, 12) and AveragePool (1, 7, 10, 11, 19). x [planes][ih][iw], y
  * [planes][oh][ow], planes = n * c. ceil_mode has already shaped oh and ow; pad_bottom and

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "conv_internal.h"
 #include "quantized_internal.h"
 
 #define STRIP_MAX    64 /* output pixels */
@@ -257,23 +258,13 @@ static void strip_task(void *arg, int task, int thread) {
 
 /* ---- depthwise */
 
-/* The taps [*ret_lo, *ret_hi) of a window of `taps` that begins at `start` and lie in [0, in). */
-static void valid_taps(ptrdiff_t in, ptrdiff_t taps, ptrdiff_t dil, ptrdiff_t start,
-                       ptrdiff_t *ret_lo, ptrdiff_t *ret_hi) {
-    ptrdiff_t lo = start < 0 ? kn_ceil_div(-start, dil) : 0;
-    ptrdiff_t hi = start >= in ? 0 : kn_ceil_div(in - start, dil);
-
-    *ret_lo = kn_min(lo, taps);
-    *ret_hi = kn_max(kn_min(hi, taps), *ret_lo);
-}
-
 /* How many output pixels from ox on have the same taps inside the picture: a run. */
 static ptrdiff_t run_length(const struct kn_conv *c, ptrdiff_t ox, ptrdiff_t lo, ptrdiff_t hi) {
     ptrdiff_t count = 1, next_lo, next_hi;
 
     for (; ox + count < c->ow && count < RUN_MAX; count++) {
-        valid_taps(c->iw, c->kw, c->dil_w, (ox + count) * c->stride_w - c->pad_left, &next_lo,
-                   &next_hi);
+        kn_valid_range(c->iw, c->kw, c->dil_w, (ox + count) * c->stride_w - c->pad_left, &next_lo,
+                       &next_hi);
         if (next_lo != lo || next_hi != hi)
             break;
     }
@@ -299,10 +290,10 @@ static void depthwise_task(void *arg, int task, int thread) {
     _Alignas(KN_ALIGN) int32_t sums[RUN_MAX * KN_QCHANNELS], turned[RUN_MAX * KN_QCHANNELS];
 
     (void)thread;
-    valid_taps(c->ih, c->kh, c->dil_h, y0, &y_lo, &y_hi);
+    kn_valid_range(c->ih, c->kh, c->dil_h, y0, &y_lo, &y_hi);
     for (ptrdiff_t ox = 0; ox < c->ow; ox += count) {
         ptrdiff_t x0 = ox * c->stride_w - c->pad_left;
-        valid_taps(c->iw, c->kw, c->dil_w, x0, &lo, &hi);
+        kn_valid_range(c->iw, c->kw, c->dil_w, x0, &lo, &hi);
         count = run_length(c, ox, lo, hi);
         bool any = y_lo < y_hi && lo < hi;
         ptrdiff_t at = any ? (y0 + y_lo * c->dil_h) * c->iw + x0 + lo * c->dil_w : 0;

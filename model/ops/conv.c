@@ -1,20 +1,26 @@
-/* Conv (1, 11, 22) and ConvTranspose (1, 11, 22) of one and two spatial dimensions. */
+/* Conv (1, 11, 22) and ConvTranspose (1, 11, 22) of one to three spatial dimensions. */
 #include "model/ops/pad.h"
 #include "model/ops/window.h"
+
+#include "kernels/volume.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct conv_plan {
-    struct kn_conv conv;
+    struct kn_conv conv; /* without the depth */
+    struct kn_conv3 volume;
+    bool is_volume; /* three dimensions: volume is used instead */
 };
 
 /* What pack() writes: the plan, then the packed weights when they are known at load. */
 struct conv_state {
-    struct kn_conv_plan plan;
+    struct kn_conv_plan plan; /* of a volume: of its planes */
+    struct kn_conv3_plan volume;
     bool packed;
-    size_t packed_room; /* of packed weights that are made in the workspace */
+    size_t packed_room;  /* of packed weights that are made in the workspace */
+    size_t scratch_room; /* and what making them needs */
 };
 
 #define ROUND_UP(n) (((n) + (KN_ALIGN - 1)) / KN_ALIGN * KN_ALIGN)
@@ -30,12 +36,42 @@ static int check_weights(const struct op_call *call, int ic_axis, int64_t *ret_g
     if (rc == 0 && b)
         rc = op_type(call, 2, OP_FLOAT);
     if (rc == 0)
-        rc = op_rank(call, 0, 3, 4);
+        rc = op_rank(call, 0, 3, 2 + WINDOW_AXES);
     if (rc == 0)
         rc = window_weights(call, 1, ic_axis, ret_group, ret_oc);
     if (rc == 0 && b && (b->rank != 1 || b->dims[0] != *ret_oc))
         return op_fail(call, -EBADMSG, "bias does not have %lld elements", (long long)*ret_oc);
     return rc;
+}
+
+static void set_volume(const struct window *w, struct conv_plan *plan) {
+    plan->is_volume = w->spatial == WINDOW_AXES;
+    plan->volume = (struct kn_conv3){.plane = plan->conv,
+                                     .id = w->in[WINDOW_D],
+                                     .od = w->out[WINDOW_D],
+                                     .kd = w->kernel[WINDOW_D],
+                                     .stride_d = w->stride[WINDOW_D],
+                                     .dil_d = w->dilation[WINDOW_D],
+                                     .pad_front = w->begin[WINDOW_D]};
+}
+
+/* Chooses how a convolution is computed; all of ret but packed is set. */
+static int choose(const struct conv_plan *plan, int threads, struct kn_activation act,
+                  bool residual, struct conv_state *ret) {
+    struct kn_conv conv = plan->conv;
+    struct kn_conv3 volume = plan->volume;
+    conv.act = volume.plane.act = act;
+    conv.residual = volume.plane.residual = residual;
+    int rc = plan->is_volume ? kn_conv3_plan(&volume, threads, &ret->volume)
+                             : kn_conv_plan(&conv, threads, &ret->plan);
+    if (rc == 0 && plan->is_volume)
+        ret->plan = ret->volume.plane;
+    if (rc < 0)
+        return rc;
+    ret->packed_room =
+        ROUND_UP(plan->is_volume ? ret->volume.packed_bytes : ret->plan.packed_bytes);
+    ret->scratch_room = plan->is_volume ? ROUND_UP(ret->volume.scratch_bytes) : 0;
+    return 0;
 }
 
 static int conv_plan(struct op_call *call, void *ret) {
@@ -53,9 +89,10 @@ static int conv_plan(struct op_call *call, void *ret) {
     if (x->dims[0] < 1)
         return op_fail(call, -EBADMSG, "the batch is empty");
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
+    set_volume(&w, plan);
     rc = window_set(call, &w, DTYPE_FLOAT, x->dims[0], oc);
-    struct kn_conv_plan probe;
-    if (rc == 0 && kn_conv_plan(&plan->conv, 1, &probe) < 0)
+    struct conv_state probe;
+    if (rc == 0 && choose(plan, 1, (struct kn_activation){0}, false, &probe) < 0)
         return op_fail(call, -ENOTSUP, "the convolution is too large");
     return rc;
 }
@@ -65,33 +102,32 @@ static uint64_t conv_macs(const struct node *node, const void *data) {
     const struct kn_conv *c = &plan->conv;
     (void)node;
     return (uint64_t)c->n * (uint64_t)c->oc * (uint64_t)(c->ic / c->group) * (uint64_t)c->kh *
-           (uint64_t)c->kw * (uint64_t)c->oh * (uint64_t)c->ow;
+           (uint64_t)c->kw * (uint64_t)c->oh * (uint64_t)c->ow * (uint64_t)plan->volume.kd *
+           (uint64_t)plan->volume.od;
+}
+
+static size_t taps_of(const struct conv_plan *plan) {
+    return (size_t)plan->volume.kd * (size_t)plan->conv.kh * (size_t)plan->conv.kw;
 }
 
 static bool known(const struct node *node, size_t i) {
     return i >= node->inputs_count || !node->inputs[i] || node->inputs[i]->constant;
 }
 
-static int conv_choose(const struct op_prep *prep, struct kn_conv_plan *ret) {
-    const struct conv_plan *plan = prep->plan;
-    struct kn_conv conv = plan->conv;
-    conv.act = prep->act;
-    conv.residual = prep->residual;
-    return kn_conv_plan(&conv, prep->threads, ret);
-}
-
 static int conv_size(struct op_prep *prep) {
-    struct kn_conv_plan plan;
-    int rc = conv_choose(prep, &plan);
+    const struct conv_plan *plan = prep->plan;
+    struct conv_state state;
+    int rc = choose(plan, prep->threads, prep->act, prep->residual, &state);
     if (rc < 0)
         return rc;
     prep->bytes = STATE_BYTES;
-    prep->workspace_bytes = ROUND_UP(plan.workspace_bytes);
+    prep->workspace_bytes =
+        ROUND_UP(plan->is_volume ? state.volume.workspace_bytes : state.plan.workspace_bytes);
     if (known(prep->node, 1) && known(prep->node, 2)) {
-        prep->bytes += plan.packed_bytes;
+        prep->bytes += state.packed_room;
         prep->absorbed = 1U << 1 | 1U << 2;
     } else {
-        prep->workspace_bytes += ROUND_UP(plan.packed_bytes);
+        prep->workspace_bytes += state.packed_room + state.scratch_room;
     }
     return 0;
 }
@@ -121,13 +157,21 @@ static int fold_affine(const struct op_prep *prep, size_t oc, size_t group, size
     return 0;
 }
 
+static void pack_weights(const struct conv_plan *plan, const struct conv_state *state,
+                         const float *w, const float *bias, void *packed, void *scratch) {
+    if (plan->is_volume)
+        kn_conv3_pack(&state->volume, w, bias, packed, scratch);
+    else
+        kn_conv_pack(&state->plan, w, bias, packed);
+}
+
 static int conv_pack(struct op_prep *prep) {
+    const struct conv_plan *plan = prep->plan;
     struct conv_state *state = prep->data;
-    int rc = conv_choose(prep, &state->plan);
+    int rc = choose(plan, prep->threads, prep->act, prep->residual, state);
     if (rc < 0)
         return rc;
     state->packed = known(prep->node, 1) && known(prep->node, 2);
-    state->packed_room = ROUND_UP(state->plan.packed_bytes);
     if (!state->packed)
         return 0;
     const float *w = prep->numbers[1]->data, *bias = NULL;
@@ -135,17 +179,22 @@ static int conv_pack(struct op_prep *prep) {
     if (prep->node->inputs_count > 2 && prep->numbers[2])
         bias = prep->numbers[2]->data;
     if (prep->affine) {
-        const struct kn_conv *c = &state->plan.conv;
-        rc = fold_affine(prep, (size_t)c->oc, (size_t)c->group, (size_t)c->kh * (size_t)c->kw,
+        const struct kn_conv *c = &plan->conv;
+        rc = fold_affine(prep, (size_t)c->oc, (size_t)c->group, taps_of(plan),
                          op_count(&prep->numbers[1]->desc), true, &folded, &folded_bias);
         if (rc < 0)
             return rc;
         w = folded;
         bias = folded_bias;
     }
-    kn_conv_pack(&state->plan, w, bias, (char *)prep->data + STATE_BYTES);
+    void *scratch = state->scratch_room > 0 ? malloc(state->scratch_room) : NULL;
+    if (state->scratch_room > 0 && !scratch)
+        rc = -ENOMEM;
+    else
+        pack_weights(plan, state, w, bias, (char *)prep->data + STATE_BYTES, scratch);
+    free(scratch);
     free(folded);
-    return 0;
+    return rc;
 }
 
 static int conv_run(const struct op_args *args) {
@@ -153,16 +202,25 @@ static int conv_run(const struct op_args *args) {
     const struct conv_plan *now = args->plan;
     const void *packed = (const char *)args->packed + STATE_BYTES;
     char *workspace = args->workspace;
-    struct kn_conv_plan plan = state->plan;
-    plan.conv.n = now->conv.n; /* of this frame, where that depends on data */
+    const float *residual = args->residual ? args->residual->data : NULL;
     if (!state->packed) {
         const float *bias = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL;
-        kn_conv_pack(&plan, args->in[1]->data, bias, workspace);
+        pack_weights(now, state, args->in[1]->data, bias, workspace,
+                     workspace + state->packed_room);
         packed = workspace;
-        workspace += state->packed_room;
+        workspace += state->packed_room + state->scratch_room;
     }
-    kn_conv_run(&plan, packed, args->in[0]->data, args->residual ? args->residual->data : NULL,
-                args->out[0]->data, workspace, args->threads);
+    if (now->is_volume) {
+        struct kn_conv3_plan volume = state->volume;
+        volume.conv.plane.n = now->conv.n; /* of this frame, where that depends on data */
+        kn_conv3_run(&volume, packed, args->in[0]->data, residual, args->out[0]->data, workspace,
+                     args->threads);
+    } else {
+        struct kn_conv_plan plan = state->plan;
+        plan.conv.n = now->conv.n;
+        kn_conv_run(&plan, packed, args->in[0]->data, residual, args->out[0]->data, workspace,
+                    args->threads);
+    }
     return 0;
 }
 
@@ -171,6 +229,8 @@ bool conv_absorb_pad(void *data, const struct pad_plan *pad) {
     struct kn_conv wider = plan->conv;
     struct kn_conv_plan probe;
     int rank = pad->shape.rank, w = rank - 1, h = rank - 2;
+    if (plan->is_volume)
+        return false;
     if (rank == 4) {
         wider.ih = (int)pad->shape.dims[h];
         if (__builtin_add_overflow(wider.pad_top, (int)pad->begin[h], &wider.pad_top))
@@ -217,7 +277,11 @@ static int transpose_plan(struct op_call *call, void *ret) {
     if (x->dims[0] < 1)
         return op_fail(call, -EBADMSG, "the batch is empty");
     plan->conv = window_conv(&w, x, (int)oc, (int)group);
+    set_volume(&w, plan);
     rc = window_set(call, &w, DTYPE_FLOAT, x->dims[0], oc);
+    size_t volume;
+    if (rc == 0 && plan->is_volume && kn_conv3_transpose_workspace(&plan->volume, &volume) < 0)
+        return op_fail(call, -ENOTSUP, "the convolution is too large");
     size_t columns = (size_t)oc,
            factors[] = {(size_t)w.kernel[WINDOW_H], (size_t)w.kernel[WINDOW_W],
                         (size_t)w.in[WINDOW_H], (size_t)w.in[WINDOW_W], sizeof(float)};
@@ -233,13 +297,18 @@ static uint64_t transpose_macs(const struct node *node, const void *data) {
     const struct kn_conv *c = &plan->conv;
     (void)node;
     return (uint64_t)c->n * (uint64_t)c->ic * (uint64_t)(c->oc / c->group) * (uint64_t)c->kh *
-           (uint64_t)c->kw * (uint64_t)c->ih * (uint64_t)c->iw;
+           (uint64_t)c->kw * (uint64_t)c->ih * (uint64_t)c->iw * (uint64_t)plan->volume.kd *
+           (uint64_t)plan->volume.id;
 }
 
 /* What pack() writes: weights, then the bias, when both are known at load. */
 static int transpose_size(struct op_prep *prep) {
     const struct conv_plan *plan = prep->plan;
-    prep->workspace_bytes = ROUND_UP(kn_conv_transpose_workspace(&plan->conv));
+    size_t bytes = kn_conv_transpose_workspace(&plan->conv);
+    int rc = plan->is_volume ? kn_conv3_transpose_workspace(&plan->volume, &bytes) : 0;
+    if (rc < 0)
+        return rc;
+    prep->workspace_bytes = ROUND_UP(bytes);
     if (!known(prep->node, 1) || !known(prep->node, 2))
         return 0;
     prep->bytes = (op_count(&prep->node->inputs[1]->desc) + (size_t)plan->conv.oc) * sizeof(float);
@@ -254,8 +323,7 @@ static int transpose_pack(struct op_prep *prep) {
     float *data = prep->data;
     if (prep->affine) {
         float *w, *bias;
-        int rc = fold_affine(prep, oc, (size_t)c->group, (size_t)c->kh * (size_t)c->kw, total,
-                             false, &w, &bias);
+        int rc = fold_affine(prep, oc, (size_t)c->group, taps_of(plan), total, false, &w, &bias);
         if (rc < 0)
             return rc;
         memcpy(data, w, (total + oc) * sizeof(float));
@@ -278,8 +346,12 @@ static int transpose_run(const struct op_args *args) {
         w = args->in[1]->data;
         bias = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL;
     }
-    kn_conv_transpose(&plan->conv, w, bias, args->in[0]->data, args->out[0]->data, args->workspace,
-                      args->threads);
+    if (plan->is_volume)
+        kn_conv3_transpose(&plan->volume, w, bias, args->in[0]->data, args->out[0]->data,
+                           args->workspace, args->threads);
+    else
+        kn_conv_transpose(&plan->conv, w, bias, args->in[0]->data, args->out[0]->data,
+                          args->workspace, args->threads);
     op_activate(args);
     return 0;
 }

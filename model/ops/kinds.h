@@ -12,7 +12,7 @@ struct pad_plan;
 bool conv_absorb_pad(void *plan, const struct pad_plan *pad);
 
 /* pool.c; arg: enum kn_pool_kind */
-extern const struct op_kind kind_pool, kind_global_pool;
+extern const struct op_kind kind_pool, kind_global_pool, kind_unpool;
 
 /* gemm.c */
 extern const struct op_kind kind_gemm, kind_matmul;

@@ -58,6 +58,12 @@ static const struct op table[] = {
     {"AveragePool", 7, 9, 1, 1, 1, KN_POOL_AVERAGE, POOL " count_include_pad:i", &kind_pool},
     {"AveragePool", 10, LAST, 1, 1, 1, KN_POOL_AVERAGE, WINDOW " ceil_mode:i count_include_pad:i",
      &kind_pool},
+    {"LpPool", 1, 1, 1, 1, 1, KN_POOL_LP, POOL " p:f", &kind_pool},
+    {"LpPool", 2, 17, 1, 1, 1, KN_POOL_LP, POOL " p:i", &kind_pool},
+    {"LpPool", 18, LAST, 1, 1, 1, KN_POOL_LP, WINDOW " ceil_mode:i p:i", &kind_pool},
+    {"MaxUnpool", 9, LAST, 2, 3, 1, 0, "kernel_shape:I pads:I strides:I", &kind_unpool},
+    {"GlobalLpPool", 1, 1, 1, 1, 1, KN_POOL_LP, "p:f", &kind_global_pool},
+    {"GlobalLpPool", 2, LAST, 1, 1, 1, KN_POOL_LP, "p:i", &kind_global_pool},
     {"GlobalMaxPool", 1, LAST, 1, 1, 1, KN_POOL_MAX, "", &kind_global_pool},
     {"GlobalAveragePool", 1, LAST, 1, 1, 1, KN_POOL_AVERAGE, "", &kind_global_pool},
 

@@ -114,6 +114,19 @@ static void batchnorm_and_relu_join_the_convolution(void **state) {
     check(13, CONV BN "n\nRelu relu n -> y\n", "relu:Conv+BatchNormalization+Relu");
 }
 
+#define VOLUME "input x f32 2,4,3,5,5\noutput y\nconst w f32 4,4,2,3,3\nconst b f32 4\n"
+
+static void volumes_take_in_what_follows_them(void **state) {
+    (void)state;
+    check(13,
+          VOLUME "Conv conv x,w,b -> c | pads=[1,1,1,0,1,1]\n" BN
+                 "n\nAdd add n,x -> a\nRelu relu a -> y\n",
+          "relu:Conv+BatchNormalization+Add+Relu");
+    check(13,
+          VOLUME "ConvTranspose conv x,w,b -> c | pads=[1,1,1,0,1,1]\n" BN "n\nRelu relu n -> y\n",
+          "relu:ConvTranspose+BatchNormalization+Relu");
+}
+
 static void constants_per_channel_join_the_convolution(void **state) {
     (void)state;
     check(13,
@@ -304,6 +317,7 @@ static int teardown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batchnorm_and_relu_join_the_convolution),
+        cmocka_unit_test(volumes_take_in_what_follows_them),
         cmocka_unit_test(constants_per_channel_join_the_convolution),
         cmocka_unit_test(constant_of_another_shape_does_not_join),
         cmocka_unit_test(residual_and_relu_join_the_convolution),
