@@ -160,16 +160,15 @@ int ops_write_markdown(FILE *stream, struct err *err) {
         return err_set(err, -ENOMEM, "out of memory");
     for (size_t i = 0; ops[i]; i++)
         names += is_first(ops, i);
-    fprintf(
-        stream,
-        "<!-- Written by `make operators` from the table in model/ops/ops.c. -->\n"
-        "# Operators\n\n"
-        "The %zu operators of ONNX's own domain that Convoy runs, and `Constant`, whose nodes\n"
-        "become constants when a file is read. A line holds for a range of opsets. `convoyctl\n"
-        "ops` prints the same, with `--json` for programs; a model with another operator, opset\n"
-        "or attribute is refused when it is opened, with the node's name.\n"
-        "[Adding an operator](adding-operators.md) says how the list grows.\n\n",
-        names);
+    fprintf(stream,
+            "<!-- Written by `make operators` from the table in model/ops/ops.c. -->\n"
+            "# Operators\n\n"
+            "The %zu operators of ONNX's own domain that Convoy runs. A line holds for a range of\n"
+            "opsets. `convoyctl ops` prints the same, with `--json` for programs; a model with\n"
+            "another operator, opset or attribute is refused when it is opened, with the node's\n"
+            "name.\n"
+            "[Adding an operator](adding-operators.md) says how the list grows.\n\n",
+            names);
     write_rows(ops, stream);
     free(ops);
     return json_flush(stream, err);

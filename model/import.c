@@ -12,7 +12,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ATTRS_MAX 100 /* of a node; ONNX has none with a quarter of that */
+#define ATTRS_MAX            100 /* of a node; ONNX has none with a quarter of that */
+#define CONSTANT_OUTPUTS_MAX 64
 
 /* Everything that lives only while a file is read. */
 struct import {
@@ -508,8 +509,33 @@ static int absorb_constant(struct import *import, struct node *node) {
     return 0;
 }
 
-static bool is_constant_node(const struct node *node) {
-    return node->domain[0] == '\0' && strcmp(node->op_type, "Constant") == 0;
+static bool is_named(char *const *names, size_t count, const char *name) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Whether a value is an output of the graph that no node reads. */
+static bool is_only_output(const struct import *import, const char *name) {
+    const Onnx__GraphProto *proto = import->model->graph;
+    bool is_output = false;
+    if (proto->n_output > CONSTANT_OUTPUTS_MAX) /* bounds the time this takes */
+        return false;
+    for (size_t i = 0; i < proto->n_output && !is_output; i++)
+        is_output = proto->output[i]->name && strcmp(proto->output[i]->name, name) == 0;
+    for (size_t i = 0; i < proto->n_node && is_output; i++)
+        if (is_named(proto->node[i]->input, proto->node[i]->n_input, name))
+            return false;
+    return is_output;
+}
+
+/* A Constant node becomes a constant, unless its output is the graph's and nothing else: a model
+ * may consist of such nodes. */
+static bool is_absorbed(const struct import *import, const struct node *node) {
+    return node->domain[0] == '\0' && strcmp(node->op_type, "Constant") == 0 &&
+           !(node->outputs_count == 1 && node->outputs[0] &&
+             is_only_output(import, node->outputs[0]->name));
 }
 
 static int add_nodes(struct import *import) {
@@ -529,9 +555,9 @@ static int add_nodes(struct import *import) {
         struct node *node = nodes[i];
         if ((rc = find_inputs(import, proto->node[i], node)) < 0 ||
             (rc = read_attrs(import, proto->node[i], node)) < 0 ||
-            (is_constant_node(node) && (rc = absorb_constant(import, node)) < 0))
+            (is_absorbed(import, node) && (rc = absorb_constant(import, node)) < 0))
             return err_prefix(import->err, rc, "node \"%s\" (%s)", node->name, node->op_type);
-        if (!is_constant_node(node))
+        if (!is_absorbed(import, node))
             graph->nodes[graph->nodes_count++] = node;
     }
     return 0;

@@ -44,7 +44,7 @@ extern const struct op_kind kind_instance_norm, kind_group_norm, kind_layer_norm
 
 /* shape.c */
 extern const struct op_kind kind_reshape, kind_flatten, kind_squeeze, kind_unsqueeze, kind_identity,
-    kind_shape, kind_size, kind_constant_of_shape;
+    kind_shape, kind_size, kind_constant_of_shape, kind_constant;
 
 /* move.c */
 extern const struct op_kind kind_transpose, kind_concat, kind_split, kind_slice, kind_pad,

@@ -186,6 +186,8 @@ static const struct op table[] = {
     {"Shape", 1, 14, 1, 1, 1, 0, "", &kind_shape},
     {"Shape", 15, LAST, 1, 1, 1, 0, "start:i end:i", &kind_shape},
     {"Size", 1, LAST, 1, 1, 1, 0, "", &kind_size},
+    {"Constant", 1, LAST, 0, 0, 1, 0,
+     "value:t value_float:f value_floats:F value_int:i value_ints:I", &kind_constant},
     {"ConstantOfShape", 9, LAST, 1, 1, 1, 0, "value:t", &kind_constant_of_shape},
 
     {"Transpose", 1, LAST, 1, 1, 1, 0, "perm:I", &kind_transpose},

@@ -130,6 +130,15 @@ static bool mask_wanted(const struct node *node) {
     return mask && (mask->is_output || mask->consumers_count > 0);
 }
 
+/* Whether a Dropout that is told to train would drop anything. */
+static int drops(const struct op_call *call, bool *ret) {
+    float ratio = 0.5f;
+    size_t count = 0;
+    int rc = op_known(call, 1) ? op_floats(call, 1, &ratio, 1, &count) : 0;
+    *ret = op_in(call, 1) && count == 0 ? true : ratio != 0.0f;
+    return rc;
+}
+
 /* Identity, and Dropout, which does nothing but when training. */
 static int identity_plan(struct op_call *call, void *ret) {
     (void)ret;
@@ -144,7 +153,13 @@ static int identity_plan(struct op_call *call, void *ret) {
         rc = op_numbers(call, 2, 1, &mode);
         if (rc < 0)
             return rc;
+        bool dropping = false;
         training = op_count(op_in(call, 2)) > 0 && *(const char *)mode != 0;
+        if (training)
+            rc = drops(call, &dropping);
+        if (rc < 0)
+            return rc;
+        training = dropping;
     }
     if (training)
         return op_fail(call, -ENOTSUP, "training_mode is not supported");
@@ -243,3 +258,54 @@ static int fill_run(const struct op_args *args) {
 
 const struct op_kind kind_constant_of_shape = {
     .plan_size = sizeof(struct fill_plan), .plan = fill_plan, .run = fill_run};
+
+/* ---- Constant (1, 11, 12, 13): only where it is an output of the graph; import.c makes constants
+ * of the others ---- */
+
+/* Where the numbers of the node's attribute lie, and what they are. */
+static const void *constant_data(const struct node *node, struct tensor_desc *ret_desc) {
+    const struct attr *attr = &node->attrs[0];
+    *ret_desc = (struct tensor_desc){.rank = 0};
+    if (attr->kind == ATTR_TENSOR) {
+        *ret_desc = attr->t->desc;
+        return attr->t->data;
+    }
+    bool is_list = attr->kind == ATTR_INTS || attr->kind == ATTR_FLOATS;
+    ret_desc->dtype = attr->kind == ATTR_INT || attr->kind == ATTR_INTS ? DTYPE_INT64 : DTYPE_FLOAT;
+    ret_desc->rank = is_list ? 1 : 0;
+    ret_desc->dims[0] = (int64_t)attr->count;
+    return is_list ? (const void *)attr->ints : (const void *)&attr->i;
+}
+
+static int constant_plan(struct op_call *call, void *ret) {
+    struct tensor_desc desc;
+    (void)ret;
+    if (call->node->attrs_count != 1)
+        return op_fail(call, -EBADMSG, "it has %zu attributes instead of one",
+                       call->node->attrs_count);
+    constant_data(call->node, &desc);
+    return op_set(call, 0, desc.dtype, desc.rank, desc.dims);
+}
+
+static int constant_size(struct op_prep *prep) {
+    struct tensor_desc desc;
+    constant_data(prep->node, &desc);
+    prep->bytes = op_count(&desc) * dtype_size(desc.dtype);
+    return 0;
+}
+
+static int constant_pack(struct op_prep *prep) {
+    struct tensor_desc desc;
+    memcpy(prep->data, constant_data(prep->node, &desc), prep->bytes);
+    return 0;
+}
+
+static int constant_run(const struct op_args *args) {
+    size_t bytes = op_count(&args->out[0]->desc) * dtype_size(args->out[0]->desc.dtype);
+    if (bytes > 0)
+        memcpy(args->out[0]->data, args->packed, bytes);
+    return 0;
+}
+
+const struct op_kind kind_constant = {
+    .plan = constant_plan, .size = constant_size, .pack = constant_pack, .run = constant_run};
