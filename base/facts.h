@@ -20,7 +20,8 @@ struct facts {
 /* Reads them below root ("" for this machine; a folder with copies of the files, in tests): the
  * model from /proc/device-tree/model or /proc/cpuinfo, memory from /proc/meminfo, temperatures from
  * /sys/class/thermal, throttling from the Raspberry Pi's firmware or, elsewhere, from cooling
- * devices of the CPU that are active. Never fails. Reads files: off the loop; any thread. */
+ * devices of the CPU that are active. Never fails. Reads a few small files of the
+ * kernel's, which takes a fraction of a millisecond. Any thread. */
 void facts_read(const char *root, struct facts *ret_facts);
 
 #endif

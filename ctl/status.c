@@ -107,6 +107,27 @@ static json_t *plans_json(const Convoy__StageStatus *s) {
     return plans;
 }
 
+/* What the device's kernel tells; null where it does not. */
+static json_t *device_json(const Convoy__StageStatus *s) {
+    json_t *o = json_object();
+    json_object_set_new(o, "cpu", s->cpu[0] ? json_text(s->cpu) : json_null());
+    json_object_set_new(o, "cores", s->cores ? json_integer(s->cores) : json_null());
+    json_object_set_new(o, "memory_available",
+                        s->memory_available ? json_integer((json_int_t)s->memory_available)
+                                            : json_null());
+    json_object_set_new(o, "celsius", s->celsius != 0 ? json_number(s->celsius) : json_null());
+    json_object_set_new(o, "throttled",
+                        s->throttled ? json_boolean(s->throttled == 2) : json_null());
+    return o;
+}
+
+static json_t *decisions_json(const Convoy__Status *status) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < status->n_decisions; i++)
+        json_array_append_new(list, json_text(status->decisions[i]));
+    return list;
+}
+
 static json_t *stage_json(const Convoy__StageStatus *s) {
     json_t *o = json_object();
     json_object_set_new(o, "node", json_text(s->node));
@@ -138,6 +159,7 @@ static json_t *stage_json(const Convoy__StageStatus *s) {
     set_integer(o, "uptime_plan_ms", s->uptime_plan_ms);
     json_object_set_new(o, "next", json_text(s->address));
     json_object_set_new(o, "version", json_text(s->version));
+    json_object_set_new(o, "device", device_json(s));
     json_object_set_new(o, "plans", plans_json(s));
     set_integer(o, "cached_parts", s->cached_parts);
     set_integer(o, "cached_bytes", s->cached_bytes);
@@ -157,6 +179,8 @@ static int print_json(const Convoy__Status *status, bool one_line, struct err *e
         json_object_set_new(root, "deployment", json_text(status->deployment));
     for (size_t i = 0; i < status->n_stages; i++)
         json_array_append_new(stages, stage_json(status->stages[i]));
+    if (status->n_decisions > 0)
+        json_object_set_new(root, "decisions", decisions_json(status));
     json_object_set_new(root, "stages", stages);
     const Convoy__StageStatus *blocker = find_blocker(status);
     if (blocker) {
@@ -281,6 +305,14 @@ static int print_plans(const Convoy__Status *status, struct err *err) {
     return rc == 0 ? 0 : err_set(err, rc, "out of memory");
 }
 
+/* A device whose clock is held down explains a slow stage. */
+static void print_throttled(const Convoy__Status *status) {
+    for (size_t i = 0; i < status->n_stages; i++)
+        if (status->stages[i]->throttled == 2)
+            printf("%s: its clock is being held down (%.0f degrees C)\n", status->stages[i]->node,
+                   status->stages[i]->celsius);
+}
+
 static int print_text(const Convoy__Status *status, struct err *err) {
     static const char *const columns[] = {"node",   "state", "layers",     ">ms/frame", ">fps",
                                           ">queue", ">busy", ">in flight", ">sends",    ">memory",
@@ -304,6 +336,9 @@ static int print_text(const Convoy__Status *status, struct err *err) {
     if (status->deployment[0])
         printf("last deployment: %s\n", status->deployment);
     print_bottleneck(status);
+    print_throttled(status);
+    for (size_t i = 0; i < status->n_decisions; i++)
+        printf("%s%s\n", i ? "           " : "decisions: ", status->decisions[i]);
     return json_flush(stdout, err);
 }
 

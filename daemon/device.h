@@ -2,6 +2,7 @@
 #ifndef CONVOY_DAEMON_DEVICE_H
 #define CONVOY_DAEMON_DEVICE_H
 
+#include "base/facts.h"
 #include "config/config.h"
 #include "daemon/control/apply.h"
 #include "daemon/control/builder.h"
@@ -54,6 +55,8 @@ struct device {
     struct apply apply;             /* a client's wish that it be */
     struct cache *cache;            /* of the builder's jobs; NULL until one of them needs it */
     struct cache_usage cache_usage; /* as the last of them left it */
+    struct facts facts;             /* for status */
+    uint64_t facts_us;              /* when they were read; 0: not yet */
     uv_tcp_t *listeners;
     size_t listeners_count;
     uv_timer_t tick;

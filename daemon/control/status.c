@@ -8,12 +8,14 @@
 #include "daemon/device.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define STAGES_MAX CONFIG_STAGES_MAX
+#define FACTS_US   2000000
 
 struct status_pending {
     TAILQ_ENTRY(status_pending) entry;
@@ -112,6 +114,20 @@ static void fill_plans(const struct device *device, struct plan_list *list,
     stage->cache_limit = device->config->state ? device->config->cache : 0;
 }
 
+/* Temperature and memory change slowly: they are read again when they are this old. */
+static void fill_facts(struct device *device, uint64_t now_us, Convoy__StageStatus *stage) {
+    struct facts *facts = &device->facts;
+    if (device->facts_us == 0 || now_us - device->facts_us > FACTS_US) {
+        facts_read("", facts);
+        device->facts_us = now_us;
+    }
+    stage->cores = (uint32_t)facts->cores;
+    stage->memory_available = facts->memory_available;
+    stage->cpu = facts->cpu;
+    stage->celsius = isnan(facts->celsius) ? 0 : facts->celsius;
+    stage->throttled = facts->throttled == FACTS_YES ? 2 : facts->throttled == FACTS_NO ? 1 : 0;
+}
+
 static void fill_own(struct device *device, Convoy__StageStatus *stage, char *state,
                      size_t state_size) {
     const struct flow *flow = &device->flow;
@@ -137,6 +153,7 @@ static void fill_own(struct device *device, Convoy__StageStatus *stage, char *st
     stage->memory_bytes = resident_bytes();
     stage->uptime_ms = (now_us - device->started_us) / 1000;
     stage->version = (char *)(uintptr_t)CONVOY_VERSION;
+    fill_facts(device, now_us, stage);
     if (held)
         fill_plan(held, now_us, stage);
 }
@@ -217,26 +234,31 @@ static size_t count_pending(const struct device *device) {
     return count;
 }
 
-void status_request(struct device *device, struct peer *peer, uint64_t token) {
+void status_request(struct device *device, struct peer *peer,
+                    const Convoy__StatusRequest *request) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
+    Convoy__StatusRequest behind = CONVOY__STATUS_REQUEST__INIT;
     struct held *held = plan_in_use(device);
     struct status_pending *pending = NULL;
+    if (request->alone) {
+        reply(device, peer, request->token, NULL, 0);
+        return;
+    }
     if (held && held->link && link_is_up(held->link) && count_pending(device) < STATUS_REQUESTS_MAX)
         pending = calloc(1, sizeof(*pending));
     if (!pending) {
-        reply_unreachable(device, peer, token);
+        reply_unreachable(device, peer, request->token);
         return;
     }
     pending->peer = peer;
     pending->link = held->link;
-    pending->token = token;
+    pending->token = request->token;
     pending->own_token = (uint64_t)(uintptr_t)pending ^ uv_hrtime();
     pending->until_us = device_now_us() + patience_us(device, held);
     TAILQ_INSERT_TAIL(&device->status_requests, pending, entry);
-    request.token = pending->own_token;
+    behind.token = pending->own_token;
     message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
-    message.status_request = &request;
+    message.status_request = &behind;
     conn_send(held->link->conn, &message);
 }
 

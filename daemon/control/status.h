@@ -18,8 +18,8 @@ struct status_pending;
 
 TAILQ_HEAD(status_list, status_pending);
 
-/* A peer asks; token comes back with the answer, which follows now or within heartbeat_ms. */
-void status_request(struct device *device, struct peer *peer, uint64_t token);
+/* A peer asks; its token comes back with the answer, which follows now or within heartbeat_ms. */
+void status_request(struct device *device, struct peer *peer, const Convoy__StatusRequest *request);
 
 /* The device behind link has answered. */
 void status_answered(struct device *device, struct link *link, const Convoy__Status *status);

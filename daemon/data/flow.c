@@ -621,7 +621,7 @@ void flow_dispatch(struct device *device) {
     }
 }
 
-static void count_computed(struct flow_stats *stats, uint64_t compute_us) {
+static void count_computed(struct flow_stats *stats, const struct held *held, uint64_t compute_us) {
     uint64_t second = device_now_us() / 1000000;
     size_t slots = sizeof(stats->per_second) / sizeof(stats->per_second[0]);
     if (second - stats->second >= slots)
@@ -631,6 +631,9 @@ static void count_computed(struct flow_stats *stats, uint64_t compute_us) {
             stats->per_second[s % slots] = 0;
     stats->second = second;
     stats->per_second[second % slots]++;
+    if (held != stats->computed_under)
+        stats->compute_us = 0;
+    stats->computed_under = held;
     stats->compute_us = stats->compute_us > 0
                             ? stats->compute_us + 0.1 * ((double)compute_us - stats->compute_us)
                             : (double)compute_us;
@@ -657,7 +660,7 @@ void flow_computed(void *arg, struct frame *frame) {
             flow_dispatch(device);
         return;
     }
-    count_computed(&flow->stats, frame->job.compute_us);
+    count_computed(&flow->stats, frame->held, frame->job.compute_us);
     if (frame->job.rc < 0) {
         refuse(device, frame,
                frame->job.rc == -EINVAL ? CONVOY__CODE__CODE_WRONG_TENSORS

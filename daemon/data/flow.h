@@ -16,7 +16,8 @@ struct device;
 /* What this device has done; shown by status. */
 struct flow_stats {
     uint64_t frames_in, frames_out, frames_retried, frames_refused;
-    double compute_us;                         /* per frame, smoothed */
+    double compute_us;                         /* per frame, smoothed; of one plan */
+    const void *computed_under;                /* that plan, to tell it from others only */
     uint64_t second;                           /* the newest of the next */
     uint32_t per_second[FLOW_FPS_SECONDS + 1]; /* frames computed, by second modulo its length */
 };

@@ -323,7 +323,7 @@ static void handle_goodbye(struct peer *peer, const Convoy__Message *message) {
 }
 
 static void handle_status_request(struct peer *peer, const Convoy__Message *message) {
-    status_request(peer->device, peer, message->status_request->token);
+    status_request(peer->device, peer, message->status_request);
 }
 
 static void handle_prepare(struct peer *peer, const Convoy__Message *message) {

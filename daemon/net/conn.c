@@ -23,6 +23,8 @@
  */
 #include "daemon/net/conn.h"
 
+#include "daemon/net/tcp_busy.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -823,6 +825,10 @@ void conn_excuse(struct conn *conn, uint64_t us) {
 }
 
 void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us) {
+    uv_os_fd_t fd;
+    if (uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
+        tcp_busy_read(fd, ret_bytes, ret_busy_us))
+        return;
     *ret_bytes = conn->tx_bytes;
     *ret_busy_us = conn->tx_busy_us + (conn->is_busy ? now_us() - conn->tx_since_us : 0);
 }

@@ -105,8 +105,8 @@ void conn_excuse(struct conn *conn, uint64_t us);
 /* Limits for messages that have not begun to arrive yet. */
 void conn_set_limits(struct conn *conn, const struct reader_limits *limits);
 
-/* What was written since the start (before encryption), and how long it took while there was
- * something to write. */
+/* Bytes that have arrived at the peer since the start, and how long it took while there were some
+ * on their way; where the kernel does not tell, what was written and how long that took. */
 void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us);
 
 /* Packs a message that payload_bytes will follow into a pooled buffer; the caller's reference. */
