@@ -457,24 +457,43 @@ enum kn_resize_coord {
     KN_COORD_HALF_PIXEL,
     KN_COORD_PYTORCH_HALF_PIXEL,
     KN_COORD_ALIGN_CORNERS,
-    KN_COORD_ASYMMETRIC
+    KN_COORD_ASYMMETRIC,
+    KN_COORD_HALF_PIXEL_SYMMETRIC,
+    KN_COORD_HALF_PIXEL_FOR_NN, /* opset 11's tf_half_pixel_for_nn */
+    KN_COORD_CROP,              /* tf_crop_and_resize */
 };
 enum kn_resize_round { KN_ROUND_PREFER_FLOOR, KN_ROUND_PREFER_CEIL, KN_ROUND_FLOOR, KN_ROUND_CEIL };
 
-/* Resize (10, 11, 13) and Upsample (7, 9) of the two last axes: x [planes][ih][iw] -> y
- * [planes][oh][ow]. Coordinates are computed in float. KN_COORD_ALIGN_CORNERS uses oh and ow, as
- * the operator's text says, not ih * scale_h (ONNX's own two tests with a fractional one differ).
- * Cells outside the picture repeat its border; exclude_outside and antialias are not done. */
+struct kn_resize_axis {
+    int in, out; /* out is in * scale, more or less */
+    double scale;
+    double roi_begin, roi_end; /* KN_COORD_CROP: the part to be shown, of in - 1 */
+};
+
+/* Resize (10, 11, 13, 18, 19) and Upsample (7, 9) of a dense tensor along any of its axes. Nearest
+ * copies elements of elem_size bytes; linear and cubic take floats. An axis of scale 1 that keeps
+ * its size stays as it is. Coordinates are computed in double; ties of nearest are decided in
+ * float, as a scale is one. KN_COORD_ALIGN_CORNERS takes in * scale for the output's length, as
+ * ONNX's reference does, also where that is not whole. Cells outside the tensor repeat its border,
+ * but for exclude_outside. antialias: what shrinks is smoothed by as much. outside points to the
+ * element that stands where KN_COORD_CROP leaves the tensor. */
 struct kn_resize {
     enum kn_resize_mode mode;
     enum kn_resize_coord coord;
     enum kn_resize_round round;
-    int planes, ih, iw, oh, ow;
-    float scale_h, scale_w;
+    bool exclude_outside, antialias;
     float cubic_a;
+    size_t elem_size;
+    const void *outside; /* NULL unless KN_COORD_CROP */
+    int rank;            /* >= 1 */
+    struct kn_resize_axis axes[KN_MAX_RANK];
 };
-void kn_resize(const struct kn_resize *resize, const float *x, float *y,
+/* Bytes that kn_resize() needs with so many threads, KN_ALIGN aligned. -EOVERFLOW: too many. */
+int kn_resize_scratch(const struct kn_resize *resize, int threads, size_t *ret_bytes);
+void kn_resize(const struct kn_resize *resize, const void *x, void *y, void *scratch,
                struct kn_threads *threads);
+/* By the definition, in double; linear and cubic only. */
+void kn_resize_ref(const struct kn_resize *resize, const float *x, float *y);
 
 /* Once per process, before any other call: settles the CPU's instruction sets and keeps the GEMM
  * library to one thread of its own. Safe to call again. */
