@@ -9,9 +9,29 @@ engine's (a language's runtime), or {"error"}. Then it answers each line of its 
     memory      {"peak_kb": VmHWM}
 
 It ends when its input does."""
+import contextlib
 import json
 import os
 import subprocess
+
+
+@contextlib.contextmanager
+def going_first():
+    """Meanwhile this session comes before others on every core, where we may say so. Where the kernel groups processes by session
+    (sched_autogroup_enabled) nice does nothing between two of them: a build in the next terminal takes half of the core."""
+    path = "/proc/self/autogroup"
+    before = None
+    with contextlib.suppress(OSError, ValueError):
+        with open(path, encoding="ascii") as file:
+            before = int(file.read().split()[-1])
+        with open(path, "w", encoding="ascii") as file:
+            file.write("-20")
+    try:
+        yield
+    finally:
+        if before is not None:
+            with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+                file.write(str(before))
 
 
 class EngineError(Exception):
