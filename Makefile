@@ -205,6 +205,12 @@ bench-load: $(BUILD)/bench/load $(BUILD)/write-models ## Time and memory of load
 	@$(BUILD)/write-models $(BUILD)/models resnet50
 	@$(BUILD)/bench/load $(BUILD)/models/resnet50.onnx
 
+.PHONY: bench-cluster
+bench-cluster: ## Measure lines of emulated devices, as root (BENCH_FLAGS go to bench/cluster)
+	@scripts/install-deps build test bench
+	+@$(MAKE) --no-print-directory all models
+	@CONVOY_BUILD=$(abspath $(BUILD)) bench/cluster $(BENCH_FLAGS)
+
 .PHONY: demo
 demo: ## Classify 10,000 real pictures on a line of three daemons (installs what it needs)
 	@scripts/install-deps build test

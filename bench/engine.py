@@ -10,6 +10,7 @@ engine's (a language's runtime), or {"error"}. Then it answers each line of its 
 
 It ends when its input does."""
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -32,6 +33,17 @@ def going_first():
         if before is not None:
             with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
                 file.write(str(before))
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Meanwhile the file is locked: others who measure on this machine wait. Nothing without a path."""
+    if not path:
+        yield
+        return
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class EngineError(Exception):

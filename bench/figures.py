@@ -1,5 +1,8 @@
-"""The bench's arithmetic: from the times of turns to the figures that are printed. Pure."""
+"""The bench's arithmetic: from the times of turns to the figures that are printed, and how they are written."""
+import json
 import math
+import os
+import re
 import statistics
 
 # The keys of a row of speed.json, in this order.
@@ -13,6 +16,10 @@ def quantile(values, share):
     low = math.floor(at)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+
+
+def mean(values):
+    return statistics.fmean(values)
 
 
 def geometric_mean(values):
@@ -107,6 +114,14 @@ def best_peer_mean(ratios):
     return geometric_mean(models.values()) if models else None
 
 
+def bound_fps(plan, fps_one):
+    """What the cuts of a plan (`convoyctl plan --json`) allow, on devices of which the first one alone was measured to make
+    fps_one: computing is as fast as that says, links as fast as the plan was told."""
+    if plan["bottleneck"]["resource"] != "compute":
+        return plan["fps"]
+    return plan["fps"] * fps_one / plan["one_fps"]
+
+
 def text_table(headings, rows):
     """Lines of text; a heading that begins with '>' is of a column set to the right."""
     cells = [[heading.lstrip(">") for heading in headings], *rows]
@@ -119,3 +134,27 @@ def text_table(headings, rows):
 def markdown_table(headings, rows):
     rule = ["---:" if heading.startswith(">") else "---" for heading in headings]
     return ["| " + " | ".join(row) + " |" for row in ([heading.lstrip(">") for heading in headings], rule, *rows)]
+
+
+def write_json(path, value):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+
+
+def replace_section(path, name, lines):
+    """Puts lines between the marks `<!-- name: begin -->` and `<!-- name: end -->` of a Markdown file that has them."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    with open(path, encoding="utf-8") as file:
+        head, found, rest = file.read().partition(begin)
+    _, also_found, tail = rest.partition(end)
+    if not found or not also_found:
+        raise ValueError(f"{path} has no section '{name}'")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(head + begin + "\n" + "\n".join(lines) + "\n\n" + end + tail)
+
+
+def cpu_name():
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        names = re.findall(r"(?m)^(?:model name|Model)\s*:\s*(.*)$", file.read())
+    return names[0] if names else os.uname().machine

@@ -1,10 +1,13 @@
 #!/usr/bin/python3
 """The bench: its arithmetic, how it talks to an engine, the form of what it writes. Nothing here depends on a time."""
+import glob
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import unittest
 
 import numpy
 
@@ -12,6 +15,7 @@ import harness
 
 BENCH = os.path.join(harness.ROOT, "bench")
 sys.path.insert(0, BENCH)
+import emulation  # noqa: E402
 import figures  # noqa: E402
 from engine import Engine, EngineError  # noqa: E402
 
@@ -85,6 +89,21 @@ class Figures(harness.Case):
         self.assertIsNone(figures.summary(rows, "z"))
         self.assertIsNone(figures.best_peer_mean([]))
 
+    def test_a_bound_follows_the_measured_device_unless_a_link_is_the_limit(self):
+        plan = {"fps": 30, "one_fps": 10, "bottleneck": {"stage": 0, "resource": "compute"}}
+        self.assertEqual(figures.bound_fps(plan, 12), 36)
+        plan["bottleneck"]["resource"] = "send"
+        self.assertEqual(figures.bound_fps(plan, 12), 30)
+
+    def test_a_section_of_a_document_is_replaced_whole(self):
+        path = self.write("doc.md", "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n")
+        figures.replace_section(path, "x", ["new"])
+        figures.replace_section(path, "x", ["newer", "newest"])
+        with open(path, encoding="utf-8") as file:
+            self.assertEqual(file.read(), "a\n<!-- x: begin -->\n\nnewer\nnewest\n\n<!-- x: end -->\nb\n")
+        with self.assertRaisesRegex(ValueError, "no section 'y'"):
+            figures.replace_section(path, "y", [])
+
     def test_tables_are_aligned(self):
         self.assertEqual(figures.text_table(["a", ">ms"], [["long", "1"], ["b", "100"]]), ["a      ms", "long    1", "b     100"])
         self.assertEqual(figures.markdown_table(["a", ">ms"], [["b", "1"]]), ["| a | ms |", "| --- | ---: |", "| b | 1 |"])
@@ -151,6 +170,80 @@ class Speed(harness.Case):
         done = self.speed("--engines", "convoy,steam")
         self.assertEqual(done.returncode, 2)
         self.assertIn("no engine 'steam'", done.stdout)
+
+
+def can_emulate():
+    """Whether namespaces and CPU groups can be made here."""
+    try:
+        with emulation.Emulation([1], 0.5, 100, sorted(os.sched_getaffinity(0))):
+            return True
+    except (emulation.EmulationError, OSError):
+        return False
+
+
+@unittest.skipUnless(os.geteuid() == 0 and can_emulate(), "needs root, network namespaces and CPU control groups")
+class Cluster(harness.Case):
+    def assert_nothing_left(self, pid):
+        left = [name for name in os.listdir("/run/netns") if name.startswith(f"convoy-bench-{pid}")] if os.path.isdir(
+            "/run/netns") else []
+        self.assertEqual(left + glob.glob(f"/sys/fs/cgroup/convoy-bench-{pid}") + glob.glob(f"/sys/fs/cgroup/cpu/convoy-bench-{pid}"),
+                         [])
+
+    def cluster(self, *words):
+        return subprocess.Popen([os.path.join(BENCH, "cluster"), "--models", harness.RESNET, "--devices", "2", "--mbit", "100",
+                                 "--rounds", "1", "--seconds", "0.1", "--out", self.path("out"), *words], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+
+    def test_devices_see_each_other_and_leave_nothing_behind(self):
+        with emulation.Emulation([1, 0.5], 0.4, 100, sorted(os.sched_getaffinity(0))) as made:
+            one, two = made.devices
+            done = one.beside(["ip", "-json", "address", "show", "eth0"], stdout=subprocess.PIPE, text=True, check=True)
+            self.assertIn(one.address, done.stdout)
+            self.assertGreater(made.link_rate(0.01), 0)
+            sleeper = two.spawn(["sleep", "1000"])
+            self.assertIsNone(sleeper.poll())
+        self.assertIsNotNone(sleeper.poll())
+        self.assert_nothing_left(os.getpid())
+
+    def test_an_emulation_that_cannot_be_made_leaves_nothing_behind(self):
+        taken = f"convoy-bench-{os.getpid()}-1"
+        subprocess.run(["ip", "netns", "add", taken], check=True)
+        try:
+            with self.assertRaisesRegex(emulation.EmulationError, taken):
+                emulation.Emulation([1, 1], 0.4, 100, sorted(os.sched_getaffinity(0)))
+        finally:
+            subprocess.run(["ip", "netns", "del", taken], check=True)
+        self.assert_nothing_left(os.getpid())
+
+    def test_a_line_is_measured_and_gives_one_devices_results(self):
+        bench = self.cluster()
+        out, _ = bench.communicate(timeout=harness.CAP_S)
+        self.assertEqual(bench.returncode, 0, out)
+        with open(self.path("out", "cluster.json"), encoding="utf-8") as file:
+            row, = json.load(file)
+        self.assertEqual(list(row), ["model", "devices", "speeds", "link_mbit", "fps", "fps_one", "speedup", "bound_fps", "ideal_fps",
+                                     "share_of_bound", "p50_ms", "p99_ms", "identical"])
+        self.assertEqual((row["devices"], row["speeds"], row["link_mbit"], row["identical"]), (2, [1, 1], 100, True))
+        self.assert_nothing_left(bench.pid)
+
+    def test_an_interrupt_takes_everything_down(self):
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 1)):
+            bench = self.cluster("--seconds", "30")
+            while "carries" not in bench.stdout.readline():
+                self.assertIsNone(bench.poll())
+            bench.send_signal(number)
+            bench.communicate(timeout=harness.CAP_S)
+            self.assertEqual(bench.returncode, code)
+            self.assert_nothing_left(bench.pid)
+
+    def test_what_a_killed_one_has_left_is_swept_up_by_the_next(self):
+        bench = self.cluster("--seconds", "30")
+        while "carries" not in bench.stdout.readline():
+            self.assertIsNone(bench.poll())
+        bench.kill()
+        bench.communicate(timeout=harness.CAP_S)
+        emulation.sweep()
+        self.assert_nothing_left(bench.pid)
 
 
 if __name__ == "__main__":
