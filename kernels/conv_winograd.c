@@ -1,8 +1,8 @@
-/* 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): tiles of 4x4 outputs. Weights are
- * transformed and packed at load, four times as many numbers as before. Then, for a block of tiles:
- * every input plane's tiles are transformed into strips, one matrix [ic][tiles] for each of the 36
- * points; each is multiplied with its weights, some output channels at a time; these channels'
- * products are transformed back while they are in cache.
+/* 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3), or F(2x2, 3x3) for small planes: tiles
+ * of 4x4 or 2x2 outputs. Weights are transformed and packed at load, 4 or 1.8 times as many numbers
+ * as before. Then, for a block of tiles: every input plane's tiles are transformed into strips, one
+ * matrix [ic][tiles] for each of the 36 or 16 points; each is multiplied with its weights, some
+ * output channels at a time; these channels' products are transformed back while they are in cache.
  *
  * Usually each thread does blocks of its own. Where there are few, all threads transform the input
  * of one together and then share its output channels. The same sums either way.
@@ -13,9 +13,7 @@
 #include "conv_internal.h"
 #include "packed.h"
 
-#define TILE        KN_WINOGRAD_TILE
-#define POINTS      KN_WINOGRAD_POINTS
-#define INPUTS      (TILE + 2)
+#define INPUTS_MAX  (KN_WINOGRAD_TILE_MAX + 2)
 #define ROWS        32 /* output channels whose products are in scratch at once */
 #define ROWS_SHARED 16
 #define CHANNELS    4             /* input channels of one shared task */
@@ -25,7 +23,8 @@
 /* What the choice rests on: docs/decisions. */
 #define CHANNELS_LEAST 16
 #define CHANNELS_MOST  1024
-#define OUTPUTS_LEAST  12 /* rows and columns of y */
+#define OUTPUTS_LEAST  5 /* rows and columns of y */
+#define OUTPUTS_SMALL  8 /* up to so many, tiles of 2x2 */
 #define OUTPUTS_MOST   4096
 
 static bool winograd_fits(const struct kn_conv *conv) {
@@ -37,40 +36,48 @@ static bool winograd_fits(const struct kn_conv *conv) {
 
 /* Sizes in floats. */
 struct layout {
+    int tile, points;
     ptrdiff_t across, tiles; /* of a plane */
+    ptrdiff_t width;         /* of a strip */
     ptrdiff_t block;         /* tiles of a block: whole strips */
     ptrdiff_t v_point, v_strip;
     ptrdiff_t m_point;
     ptrdiff_t w_point; /* packed weights of one point */
-    size_t v, m;       /* scratch; then six rows of pitch */
-    ptrdiff_t pitch;
-    size_t bias;     /* in front of the packed weights */
-    ptrdiff_t width; /* of a strip */
+    ptrdiff_t pitch;   /* of padded input rows */
+    size_t v, m, rows; /* scratch: transformed input, products, padded input */
+    size_t bias;       /* in front of the packed weights */
 };
 
 static struct layout layout_of(const struct kn_conv_plan *plan) {
     const struct kn_conv *conv = &plan->conv;
     const struct kn_simd *simd = plan->simd;
-    struct layout l = {.across = kn_ceil_div(conv->ow, TILE), .width = simd->strip_cols};
+    int tile = kn_min(conv->oh, conv->ow) <= OUTPUTS_SMALL ? 2 : 4;
+    struct layout l = {.tile = tile,
+                       .points = (tile + 2) * (tile + 2),
+                       .across = kn_ceil_div(conv->ow, tile),
+                       .width = simd->strip_cols};
 
-    l.tiles = l.across * kn_ceil_div(conv->oh, TILE);
+    l.tiles = l.across * kn_ceil_div(conv->oh, tile);
     l.v_strip = conv->ic * l.width;
-    ptrdiff_t most = BLOCK_BYTES / (POINTS * l.v_strip * (ptrdiff_t)sizeof(float));
+    ptrdiff_t most = BLOCK_BYTES / (l.points * l.v_strip * (ptrdiff_t)sizeof(float));
     ptrdiff_t strips = kn_ceil_div(l.tiles, l.width);
     strips = kn_ceil_div(strips, kn_ceil_div(strips, kn_max(most, 1)));
     l.block = strips * l.width;
     l.v_point = strips * l.v_strip + APART;
     l.m_point = ROWS * l.block + APART;
     l.w_point = (ptrdiff_t)kn_panels_count(simd, conv->oc, conv->ic);
-    l.v = (size_t)(POINTS * l.v_point);
-    l.m = (size_t)(POINTS * l.m_point) + KN_TAIL / sizeof(float);
-    l.pitch = TILE * l.across + (TILE + 1) * simd->lanes;
+    l.pitch = kn_winograd_pitch(tile, l.across, simd->lanes);
+    l.v = (size_t)(l.points * l.v_point);
+    l.m = (size_t)(l.points * l.m_point) + KN_TAIL / sizeof(float);
+    /* A block may begin and end within a row of tiles. */
+    ptrdiff_t down = kn_min(kn_ceil_div(l.block - 1, l.across) + 1, kn_ceil_div(conv->oh, tile));
+    l.rows = (size_t)((tile * down + 2 + 1) * l.pitch);
     l.bias = kn_round_up((size_t)conv->oc, KN_ALIGN / sizeof(float));
     return l;
 }
 
 static size_t scratch_bytes(const struct layout *l) {
-    return kn_round_up((l->v + l->m + (size_t)(INPUTS * l->pitch)) * sizeof(float), KN_ALIGN);
+    return kn_round_up((l->v + l->m + l->rows) * sizeof(float), KN_ALIGN);
 }
 
 static int winograd_size(struct kn_conv_plan *plan) {
@@ -78,52 +85,58 @@ static int winograd_size(struct kn_conv_plan *plan) {
 
     plan->panel = (int)l.block;
     plan->packed_bytes =
-        kn_round_up((l.bias + (size_t)POINTS * (size_t)l.w_point) * sizeof(float), KN_ALIGN);
+        kn_round_up((l.bias + (size_t)(l.points * l.w_point)) * sizeof(float), KN_ALIGN);
     plan->workspace_bytes = scratch_bytes(&l);
     return 0;
 }
 
-/* ---- weights: G g G^T, each row of G the powers of a point over its distance from the others ----
+/* ---- weights: G w G^T, each row of G the powers of a point over its distance from the others ----
  */
 
 struct transform {
-    double g[INPUTS][3];
+    int inputs;
+    double g[INPUTS_MAX][3];
 };
 
-static struct transform weights_transform(void) {
+/* Infinity comes last. F(2x2)'s first row has the other sign, on both sides. */
+static struct transform weights_transform(int tile) {
     const double a = KN_WINOGRAD_A, b = KN_WINOGRAD_B, a2 = a * a, b2 = b * b;
-    const double points[] = {0.0, a, -a, b, -b};
-    const double distances[] = {a2 * b2, 2 * a2 * (a2 - b2), 2 * a2 * (a2 - b2), 2 * b2 * (b2 - a2),
-                                2 * b2 * (b2 - a2)};
-    struct transform t = {.g = {[INPUTS - 1] = {0.0, 0.0, 1.0}}};
+    const double points[2][INPUTS_MAX - 1] = {{0.0, 1.0, -1.0}, {0.0, a, -a, b, -b}};
+    const double distances[2][INPUTS_MAX - 1] = {
+        {1.0, 2.0, 2.0},
+        {a2 * b2, 2 * a2 * (a2 - b2), 2 * a2 * (a2 - b2), 2 * b2 * (b2 - a2), 2 * b2 * (b2 - a2)}};
+    struct transform t = {.inputs = tile + 2};
 
-    for (int i = 0; i < INPUTS - 1; i++)
-        for (int k = 0; k < 3; k++)
-            t.g[i][k] = (k == 0 ? 1.0 : k == 1 ? points[i] : points[i] * points[i]) / distances[i];
+    for (int i = 0; i < tile + 1; i++) {
+        double point = points[tile == 4][i], distance = distances[tile == 4][i];
+        t.g[i][0] = 1.0 / distance;
+        t.g[i][1] = point / distance;
+        t.g[i][2] = point * point / distance;
+    }
+    t.g[tile + 1][2] = 1.0;
     return t;
 }
 
 /* One kernel; ret[point], stride floats apart. */
 static void transform_kernel(const struct transform *t, const float w[9], ptrdiff_t stride,
                              float *ret) {
-    double half[INPUTS][3];
+    double half[INPUTS_MAX][3];
 
-    for (int i = 0; i < INPUTS; i++)
+    for (int i = 0; i < t->inputs; i++)
         for (int k = 0; k < 3; k++)
             half[i][k] = t->g[i][0] * (double)w[k] + t->g[i][1] * (double)w[3 + k] +
                          t->g[i][2] * (double)w[6 + k];
-    for (int i = 0; i < INPUTS; i++)
-        for (int j = 0; j < INPUTS; j++)
-            ret[(i * INPUTS + j) * stride] =
-                (float)(half[i][0] * t->g[j][0] + half[i][1] * t->g[j][1] +
-                        half[i][2] * t->g[j][2]);
+    for (int i = 0; i < t->inputs; i++)
+        for (int j = 0; j < t->inputs; j++, ret += stride)
+            *ret = (float)(half[i][0] * t->g[j][0] + half[i][1] * t->g[j][1] +
+                           half[i][2] * t->g[j][2]);
 }
 
 static void winograd_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
                           void *packed) {
     const struct kn_conv *conv = &plan->conv;
     struct layout l = layout_of(plan);
-    struct transform t = weights_transform();
+    struct transform t = weights_transform(l.tile);
     ptrdiff_t height = plan->simd->panel_rows;
     float *panels = (float *)packed + l.bias, kernel[9];
 
@@ -147,6 +160,7 @@ struct winograd_job {
     struct layout layout;
     float low, high;
     bool bounds;      /* the activation is done by them */
+    bool narrow;      /* half a vector has lanes enough */
     ptrdiff_t blocks; /* of one image */
     int shared;       /* the block that all threads work on */
 };
@@ -159,7 +173,8 @@ static struct kn_winograd tiles_of(const struct winograd_job *job, int block) {
     const struct kn_conv *conv = &job->plan->conv;
     ptrdiff_t first = block % job->blocks * job->layout.block;
 
-    return (struct kn_winograd){.ih = conv->ih,
+    return (struct kn_winograd){.tile = job->layout.tile,
+                                .ih = conv->ih,
                                 .iw = conv->iw,
                                 .oh = conv->oh,
                                 .ow = conv->ow,
@@ -176,18 +191,20 @@ static void transform_channels(const struct winograd_job *job, int block, ptrdif
     const struct kn_conv *conv = &job->plan->conv;
     const struct layout *l = &job->layout;
     struct kn_winograd tiles = tiles_of(job, block);
+    const struct kn_simd *simd = job->plan->simd;
     ptrdiff_t n = block / job->blocks;
 
     for (ptrdiff_t c = first; c < last; c++) {
         const struct kn_winograd_in in = {
             .x = job->x + (n * conv->ic + c) * conv->ih * conv->iw,
             .v = v + c * l->width,
+            .width = l->width,
             .point_stride = l->v_point,
             .strip_stride = l->v_strip,
             .rows = rows,
             .pitch = l->pitch,
         };
-        job->plan->simd->winograd_in(&tiles, &in);
+        (job->narrow ? simd->winograd_in_narrow : simd->winograd_in)(&tiles, &in);
     }
 }
 
@@ -196,11 +213,12 @@ static void activate_tiles(const struct kn_conv *conv, const struct kn_winograd 
     ptrdiff_t end = tiles->first + tiles->count;
 
     for (ptrdiff_t t = tiles->first, n; t < end; t += n) {
-        ptrdiff_t oy = t / tiles->across * TILE, tx = t % tiles->across;
+        ptrdiff_t oy = t / tiles->across * tiles->tile, tx = t % tiles->across;
+        ptrdiff_t ox = tx * tiles->tile;
         n = kn_min(tiles->across - tx, end - t);
-        ptrdiff_t cols = kn_min(n * TILE, conv->ow - tx * TILE);
-        for (ptrdiff_t r = oy; r < kn_min(oy + TILE, conv->oh); r++) {
-            float *row = y + r * conv->ow + tx * TILE;
+        ptrdiff_t cols = kn_min(n * tiles->tile, conv->ow - ox);
+        for (ptrdiff_t r = oy; r < kn_min(oy + tiles->tile, conv->oh); r++) {
+            float *row = y + r * conv->ow + ox;
             kn_act_row(&conv->act, row, row, cols);
         }
     }
@@ -211,6 +229,7 @@ static void finish_channels(const struct winograd_job *job, int block, ptrdiff_t
                             ptrdiff_t rows, const float *m) {
     const struct kn_conv *conv = &job->plan->conv;
     const struct kn_winograd tiles = tiles_of(job, block);
+    const struct kn_simd *simd = job->plan->simd;
     ptrdiff_t pixels = (ptrdiff_t)conv->oh * conv->ow, n = block / job->blocks;
 
     for (ptrdiff_t i = 0; i < rows; i++) {
@@ -224,7 +243,7 @@ static void finish_channels(const struct winograd_job *job, int block, ptrdiff_t
             .low = job->low,
             .high = job->high,
         };
-        job->plan->simd->winograd_out(&tiles, &out);
+        (job->narrow ? simd->winograd_out_narrow : simd->winograd_out)(&tiles, &out);
         if (!job->bounds)
             activate_tiles(conv, &tiles, job->y + at);
     }
@@ -251,7 +270,7 @@ static void multiply_channels(const struct winograd_job *job, int block, ptrdiff
         .high = INFINITY,
     };
 
-    for (int p = 0; p < POINTS; p++) {
+    for (int p = 0; p < l->points; p++) {
         job->plan->simd->multiply_block(&product);
         product.a += l->w_point;
         product.b += l->v_point;
@@ -300,6 +319,7 @@ static void winograd_run(const struct kn_conv_plan *plan, const void *packed, co
                                .layout = layout_of(plan)};
 
     job.bounds = kn_act_bounds(&conv->act, &job.low, &job.high);
+    job.narrow = 2 * job.layout.across <= plan->simd->lanes;
     job.blocks = kn_ceil_div(job.layout.tiles, job.layout.block);
     int blocks = (int)(conv->n * job.blocks), count = kn_threads_count(threads);
     if (count == 1 || blocks >= 4 * count) {

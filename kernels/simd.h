@@ -73,30 +73,36 @@ struct kn_slide_sum {
     float bias, low, high;
 };
 
-/* Winograd's F(4x4, 3x3): a tile of 4x4 outputs is made of 6x6 inputs, by 36 products instead of
- * 144. The points are 0, +-3/4, +-3/2 and infinity: they halve the error of the usual 0, +-1, +-2.
- */
-#define KN_WINOGRAD_TILE   4
-#define KN_WINOGRAD_POINTS 36
-#define KN_WINOGRAD_A      0.75
-#define KN_WINOGRAD_B      1.5
+/* Winograd's F(2x2, 3x3) and F(4x4, 3x3): a tile of `tile` x `tile` outputs is made of two more
+ * rows and columns of input, by 16 products instead of 36, or 36 instead of 144. The points are 0,
+ * +-1 and infinity, or 0, +-3/4, +-3/2 and infinity, which halve the error of the usual 0, +-1,
+ * +-2. */
+#define KN_WINOGRAD_TILE_MAX 4
+#define KN_WINOGRAD_A        0.75
+#define KN_WINOGRAD_B        1.5
 
 /* The tiles [first, first + count) of a plane, row by row of tiles, `across` in each. */
 struct kn_winograd {
+    int tile; /* 2 or 4 */
     int ih, iw, oh, ow, pad_top, pad_left;
     ptrdiff_t across, first, count;
 };
 
 /* What becomes of one input plane: for each point p, tile t, the number at v[p * point_stride +
- * t / strip_cols * strip_stride + t % strip_cols] (behind the last tile anything is written, up to
- * the end of its strip's row). */
+ * t / width * strip_stride + t % width] (behind the last tile anything is written, up to the end of
+ * its strip's row). */
 struct kn_winograd_in {
     const float *x;
     float *v;
-    ptrdiff_t point_stride, strip_stride;
-    float *rows;     /* scratch: six rows of input with their padding */
-    ptrdiff_t pitch; /* of rows: 4 * across + 5 * lanes, or more */
+    ptrdiff_t width, point_stride, strip_stride;
+    float *rows;     /* scratch: the rows of input that the tiles need, with their padding */
+    ptrdiff_t pitch; /* of rows: kn_winograd_pitch() */
 };
+
+/* Floats from one row of scratch to the next; the last may be read as far beyond its end. */
+static inline ptrdiff_t kn_winograd_pitch(int tile, ptrdiff_t across, ptrdiff_t lanes) {
+    return tile * across + (tile + 1) * lanes;
+}
 
 /* One output plane from its products: m[p * point_stride + t]; up to KN_TAIL bytes behind are read.
  */
@@ -166,8 +172,11 @@ struct kn_simd {
     void (*slide_max)(const struct kn_slide_band *band);
     void (*slide_max_narrow)(const struct kn_slide_band *band);
 
+    /* _narrow: half as many lanes; better where fewer tiles lie side by side. */
     void (*winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
+    void (*winograd_in_narrow)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
     void (*winograd_out)(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
+    void (*winograd_out_narrow)(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
 
     /* Integers: the same bits on every level. */
     void (*qdots)(const struct kn_qdots *d);

@@ -44,7 +44,7 @@ struct tile {
     const float *bias;     /* NULL: y holds what the products are added to */
     const float *residual; /* NULL: none */
     float *y;
-    ptrdiff_t rows; /* of y, up to MR */
+    ptrdiff_t rows; /* of y: up to MR, or PANELS * MR */
     ptrdiff_t tail; /* columns of the last vector, up to VF_LANES */
 };
 
@@ -117,87 +117,113 @@ static void (*const wide_tiles[])(const struct tile *) = {
 #endif
 };
 
-/* Columns that are left: NARROW of them side by side, MR rows each. */
+/* Columns that are left: up to NARROW side by side, for PANELS panels at once, so that enough sums
+ * are under way. */
 #define NARROW 4
+#if defined(__AVX512F__)
+#define PANELS 4
+#else
+#define PANELS 2
+#endif
 
-INLINED void narrow_tile(const struct tile *t, const int columns) {
-    const float *a = t->a, *b = t->b;
-    vr sums[NARROW] = {0};
+/* A column of a panel, as finish() does a row. */
+INLINED void finish_column(const struct tile *t, vr sums, ptrdiff_t first, int column) {
+    const struct kn_block *block = t->block;
 
-    for (ptrdiff_t k = t->block->depth; k > 0; k--, a += MR, b += NR) {
-        vr rows = *(const vr_unaligned *)a;
-        for (int j = 0; j < columns; j++)
-            sums[j] = vr_fma(rows, b[j], sums[j]);
-    }
-    for (int j = 0; j < columns; j++)
-        for (int i = 0; i < MR && i < t->rows; i++) {
-            ptrdiff_t at = i * t->block->ldy + j;
-            float sum = sums[j][i];
-            if (t->bias) {
-                sum += t->bias[i];
-                if (t->residual)
-                    sum += t->residual[at];
-            } else {
-                sum += t->y[at];
-            }
-            sum = t->block->low > sum ? t->block->low : sum;
-            t->y[at] = t->block->high < sum ? t->block->high : sum;
+    for (int i = 0; i < MR && first + i < t->rows; i++) {
+        ptrdiff_t at = (first + i) * block->ldy + column;
+        float sum = sums[i];
+        if (t->bias) {
+            sum += t->bias[first + i];
+            if (t->residual)
+                sum += t->residual[at];
+        } else {
+            sum += t->y[at];
         }
+        sum = block->low > sum ? block->low : sum;
+        t->y[at] = block->high < sum ? block->high : sum;
+    }
 }
 
-static void narrow_tiles(struct tile *t, ptrdiff_t columns) {
+INLINED void narrow_tile(const struct tile *t, const int panels, const int columns) {
+    const float *a = t->a, *b = t->b;
+    vr sums[PANELS][NARROW] = {0};
+
+    for (ptrdiff_t k = t->block->depth; k > 0; k--, a += MR, b += NR) {
+#pragma GCC unroll 4
+        for (int p = 0; p < panels; p++) {
+            vr rows = *(const vr_unaligned *)(a + p * t->block->a_stride);
+            for (int j = 0; j < columns; j++)
+                sums[p][j] = vr_fma(rows, b[j], sums[p][j]);
+        }
+    }
+    for (int p = 0; p < panels; p++)
+        for (int j = 0; j < columns; j++)
+            finish_column(t, sums[p][j], p * MR, j);
+}
+
+/* Columns that are left, of one panel or of PANELS. */
+INLINED void narrow_tiles(struct tile t, const int panels, ptrdiff_t columns) {
     for (; columns >= NARROW; columns -= NARROW) {
-        narrow_tile(t, NARROW);
-        t->b += NARROW;
-        t->y += NARROW;
-        if (t->residual)
-            t->residual += NARROW;
+        narrow_tile(&t, panels, NARROW);
+        t.b += NARROW;
+        t.y += NARROW;
+        if (t.residual)
+            t.residual += NARROW;
     }
     if (columns == 3)
-        narrow_tile(t, 3);
+        narrow_tile(&t, panels, 3);
     else if (columns == 2)
-        narrow_tile(t, 2);
+        narrow_tile(&t, panels, 2);
     else if (columns == 1)
-        narrow_tile(t, 1);
+        narrow_tile(&t, panels, 1);
+}
+
+static void narrow_tiles_one(const struct tile *t, ptrdiff_t columns) {
+    narrow_tiles(*t, 1, columns);
+}
+
+static void narrow_tiles_all(const struct tile *t, ptrdiff_t columns) {
+    narrow_tiles(*t, PANELS, columns);
 }
 
 /* Columns up to this many are cheaper one by one than as a vector. */
-#define NARROW_MOST (VF_LANES / 2)
+#define NARROW_MOST (VF_LANES == 16 ? 12 : VF_LANES / 2)
 
-/* One panel times one strip of `columns` columns. */
-static void multiply_strip(struct tile *t, ptrdiff_t columns) {
-    ptrdiff_t vectors = columns / VF_LANES, left = columns % VF_LANES;
+/* Rows i and columns j on. */
+static struct tile tile_at(const struct kn_block *block, ptrdiff_t i, ptrdiff_t j) {
+    ptrdiff_t at = i * block->ldy + j;
 
-    t->tail = VF_LANES;
-    if (left > NARROW_MOST) {
-        vectors++;
-        t->tail = left;
-        left = 0;
-    }
-    if (vectors > 0)
-        wide_tiles[vectors - 1](t);
-    if (left > 0) {
-        t->b += vectors * VF_LANES;
-        t->y += vectors * VF_LANES;
-        if (t->residual)
-            t->residual += vectors * VF_LANES;
-        narrow_tiles(t, left);
-    }
+    return (struct tile){.block = block,
+                         .a = block->a + i / MR * block->a_stride,
+                         .b = block->b + j / NR * block->b_stride + j % NR,
+                         .bias = block->bias ? block->bias + i : NULL,
+                         .residual = block->residual ? block->residual + at : NULL,
+                         .y = block->y + at,
+                         .tail = VF_LANES};
 }
 
 void KN_SIMD(kn_multiply_block)(const struct kn_block *block) {
+    ptrdiff_t left = block->cols % VF_LANES, wide;
+
+    if (left > NARROW_MOST)
+        left = 0;
+    wide = block->cols - left;
     for (ptrdiff_t i = 0; i < block->rows; i += MR)
-        for (ptrdiff_t j = 0; j < block->cols; j += NR) {
-            ptrdiff_t at = i * block->ldy + j;
-            struct tile tile = {.block = block,
-                                .a = block->a + i / MR * block->a_stride,
-                                .b = block->b + j / NR * block->b_stride,
-                                .bias = block->bias ? block->bias + i : NULL,
-                                .residual = block->residual ? block->residual + at : NULL,
-                                .y = block->y + at,
-                                .rows = kn_min(MR, block->rows - i)};
-            multiply_strip(&tile, kn_min(NR, block->cols - j));
+        for (ptrdiff_t j = 0; j < wide; j += NR) {
+            struct tile tile = tile_at(block, i, j);
+            ptrdiff_t columns = kn_min(NR, wide - j), vectors = kn_ceil_div(columns, VF_LANES);
+            tile.rows = kn_min(MR, block->rows - i);
+            tile.tail = columns - (vectors - 1) * VF_LANES;
+            wide_tiles[vectors - 1](&tile);
         }
+    for (ptrdiff_t i = 0, rows; left > 0 && i < block->rows; i += rows) {
+        struct tile tile = tile_at(block, i, wide);
+        bool all = block->rows - i > (PANELS - 1) * MR;
+        rows = all ? PANELS * MR : MR;
+        tile.rows = kn_min(rows, block->rows - i);
+        (all ? narrow_tiles_all : narrow_tiles_one)(&tile, left);
+    }
 }
 
 /* Columns [pos, pos + count) of one row of b. A vector may write past its end where the strip goes

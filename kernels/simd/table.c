@@ -6,6 +6,8 @@
 /* Half a vector is enough for 7 x 7 planes. */
 void kn_slide_sum__avx2(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
 void kn_slide_max__avx2(const struct kn_slide_band *band);
+void kn_winograd_in__avx2(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
+void kn_winograd_out__avx2(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
 #define NARROW(name) name##__avx2
 #else
 #define NARROW(name) KN_SIMD(name)
@@ -28,7 +30,9 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .slide_max = KN_SIMD(kn_slide_max),
     .slide_max_narrow = NARROW(kn_slide_max),
     .winograd_in = KN_SIMD(kn_winograd_in),
+    .winograd_in_narrow = NARROW(kn_winograd_in),
     .winograd_out = KN_SIMD(kn_winograd_out),
+    .winograd_out_narrow = NARROW(kn_winograd_out),
     .qdots = KN_SIMD(kn_qdots),
     .qwindows = KN_SIMD(kn_qwindows),
 };
