@@ -85,7 +85,7 @@ $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.pb-c.c
 # ---- objects and libraries ---------------------------------------------------------------------------------------
 # Kernels are worth -O3; they are compiled with -Ikernels alone. Without -fno-trapping-math (nobody looks at
 # floating-point exceptions; values stay the same) loops with a choice in them do not vectorise.
-$(BUILD)/obj/kernels/%.o: CFLAGS += -fno-trapping-math $(if $(SANITIZE),,-O3)
+$(BUILD)/obj/kernels/%.o: CFLAGS += -fno-trapping-math $(if $(SANITIZE),-DKN_SANITIZED,-O3)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN_H)
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CFLAGS) $(INC_$(firstword $(subst /, ,$*))) -c $< -o $@

@@ -13,8 +13,6 @@
 #define NV TILE_VECTORS
 #define NR (NV * VF_LANES)
 
-#define INLINED static inline __attribute__((always_inline))
-
 /* MR rows of one column. */
 typedef float vr __attribute__((vector_size(MR * 4)));
 typedef vr vr_unaligned __attribute__((aligned(4), may_alias));
@@ -79,14 +77,14 @@ INLINED void wide_tile(const struct tile *t, const int nv) {
         vf columns[NV];
         for (int v = 0; v < nv; v++)
             columns[v] = vf_load(b + v * VF_LANES);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < MR; i++) {
             vf row = vf_set(a[i]);
             for (int v = 0; v < nv; v++)
                 sums[i][v] = vf_fma(row, columns[v], sums[i][v]);
         }
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < MR; i++) {
         if (i >= t->rows)
             break;

@@ -2,8 +2,6 @@
 #include "act.h"
 #include "functions.h"
 
-#define INLINED static inline __attribute__((always_inline))
-
 /* ---- filling scratch ---- */
 
 /* Elements [from, to), and up to a vector beyond. */
@@ -114,22 +112,22 @@ INLINED void sum_rows(const struct kn_slide *s, const struct kn_slide_sum *sum, 
     const vf low = vf_set(sum->low), high = vf_set(sum->high);
     vf w[KN_SLIDE_KERNEL_MAX * KN_SLIDE_KERNEL_MAX], bias = vf_set(sum->bias);
 
-#pragma GCC unroll 49
+    UNROLL(49)
     for (int t = 0; t < kernel * kernel; t++)
         w[t] = vf_set(sum->w[t]);
     for (ptrdiff_t ox = 0; ox >= 0; ox = next_column(ox, ow)) {
         vf sums[4] = {bias, bias, bias, bias};
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int iy = 0; iy < stride * (count - 1) + kernel; iy++)
-#pragma GCC unroll 7
-            for (int kx = 0; kx < kernel; kx++) {
-                vf x = vf_load(scratch + (iy * stride + kx % stride) * pitch + ox + kx / stride);
-#pragma GCC unroll 4
-                for (int r = 0; r < count; r++)
-                    if (iy >= stride * r && iy < stride * r + kernel)
-                        sums[r] = vf_fma(x, w[(iy - stride * r) * kernel + kx], sums[r]);
-            }
-#pragma GCC unroll 4
+            UNROLL(7)
+        for (int kx = 0; kx < kernel; kx++) {
+            vf x = vf_load(scratch + (iy * stride + kx % stride) * pitch + ox + kx / stride);
+            UNROLL(4)
+            for (int r = 0; r < count; r++)
+                if (iy >= stride * r && iy < stride * r + kernel)
+                    sums[r] = vf_fma(x, w[(iy - stride * r) * kernel + kx], sums[r]);
+        }
+        UNROLL(4)
         for (int r = 0; r < count; r++)
             store(y + r * ow + ox, vf_min(high, vf_max(low, sums[r])), ow, room - r * ow);
     }
@@ -151,22 +149,22 @@ INLINED void max_rows(const struct kn_slide *s, const int kernel, const int stri
 
     for (ptrdiff_t ox = 0; ox >= 0; ox = next_column(ox, ow)) {
         vf best[4];
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int iy = 0; iy < stride * (count - 1) + kernel; iy++) {
             vf across = vf_load(scratch + iy * stride * pitch + ox);
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int kx = 1; kx < kernel; kx++)
                 across =
                     above(vf_load(scratch + (iy * stride + kx % stride) * pitch + ox + kx / stride),
                           across);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int r = 0; r < count; r++)
                 if (iy == stride * r)
                     best[r] = across;
                 else if (iy > stride * r && iy < stride * r + kernel)
                     best[r] = above(across, best[r]);
         }
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int r = 0; r < count; r++)
             store(y + r * ow + ox, best[r], ow, room - r * ow);
     }

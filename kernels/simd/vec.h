@@ -22,6 +22,17 @@
 #endif
 #endif
 
+/* Inlined and unrolled so that what is constant at a call is constant inside. Not under sanitizers
+ * (the Makefile says so): their checks, unrolled, keep a compiler busy for minutes. */
+#ifdef KN_SANITIZED
+#define INLINED static
+#define UNROLL(n)
+#else
+#define INLINED             static inline __attribute__((always_inline))
+#define UNROLL_PRAGMA(text) _Pragma(#text)
+#define UNROLL(n)           UNROLL_PRAGMA(GCC unroll n)
+#endif
+
 /* name -> name__avx2: what a file of this folder calls what other files see. */
 #define KN_SIMD_JOIN(name, isa)   name##__##isa
 #define KN_SIMD_EXPAND(name, isa) KN_SIMD_JOIN(name, isa)

@@ -2,8 +2,7 @@
 #include "act.h"
 #include "functions.h"
 
-#define INLINED static inline __attribute__((always_inline))
-#define SUMS    8 /* side by side: enough to keep the units busy */
+#define SUMS 8 /* side by side: enough to keep the units busy */
 
 /* `wide` vectors of rows; elements of x in turn go to SUMS / wide sums each. */
 INLINED void panel_times(const struct kn_panel *p, const int wide) {
@@ -13,25 +12,25 @@ INLINED void panel_times(const struct kn_panel *p, const int wide) {
     vf sums[SUMS][4];
     ptrdiff_t k = 0;
 
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int t = 0; t < turns; t++)
-#pragma GCC unroll 4
-        for (int v = 0; v < wide; v++)
-            sums[t][v] = t == 0 ? vf_load(p->bias + v * VF_LANES) : (vf){0};
+        UNROLL(4)
+    for (int v = 0; v < wide; v++)
+        sums[t][v] = t == 0 ? vf_load(p->bias + v * VF_LANES) : (vf){0};
     for (; k + turns <= p->depth; k += turns)
-#pragma GCC unroll 8
-        for (int t = 0; t < turns; t++, w += step)
-#pragma GCC unroll 4
-            for (int v = 0; v < wide; v++)
-                sums[t][v] = vf_fma(vf_load(w + v * VF_LANES), vf_set(p->x[k + t]), sums[t][v]);
+        UNROLL(8)
+    for (int t = 0; t < turns; t++, w += step)
+        UNROLL(4)
+    for (int v = 0; v < wide; v++)
+        sums[t][v] = vf_fma(vf_load(w + v * VF_LANES), vf_set(p->x[k + t]), sums[t][v]);
     for (; k < p->depth; k++, w += step)
-#pragma GCC unroll 4
-        for (int v = 0; v < wide; v++)
-            sums[0][v] = vf_fma(vf_load(w + v * VF_LANES), vf_set(p->x[k]), sums[0][v]);
-#pragma GCC unroll 4
+        UNROLL(4)
+    for (int v = 0; v < wide; v++)
+        sums[0][v] = vf_fma(vf_load(w + v * VF_LANES), vf_set(p->x[k]), sums[0][v]);
+    UNROLL(4)
     for (int v = 0; v < wide; v++) {
         vf sum = sums[0][v];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int t = 1; t < turns; t++)
             sum += sums[t][v];
         vf_store_n(p->y + v * VF_LANES, sum, kn_min(kn_max(p->rows - v * VF_LANES, 0), VF_LANES));

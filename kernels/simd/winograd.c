@@ -10,8 +10,6 @@
  */
 #include "functions.h"
 
-#define INLINED static inline __attribute__((always_inline))
-
 #define TILE_MAX   KN_WINOGRAD_TILE_MAX
 #define INPUTS_MAX (TILE_MAX + 2) /* rows and columns of a tile's input */
 
