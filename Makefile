@@ -234,6 +234,9 @@ define fuzz =
 	    -print_final_stats=1 -artifact_prefix=$(FUZZ_BUILD)/ $(FUZZ_BUILD)/corpus/$$name tests/fuzz/corpus/$$name; \
 	done
 endef
+.PHONY: seeds
+seeds: $(BUILD)/tests/seeds/onnx_seeds ## Write the fuzzer's seeds that have every operator
+	@$(BUILD)/tests/seeds/onnx_seeds tests/fuzz/corpus/onnx
 .PHONY: fuzz $(FUZZERS:%=fuzz-%)
 fuzz: ## Run every fuzzer of tests/fuzz for FUZZ_S seconds each (fuzz-NAME: one)
 	$(call fuzz,$(FUZZERS))

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include "model/import.h"
 #include "model/net.h"
 
 #include <ctype.h>
@@ -37,23 +38,46 @@ static int model_build(struct model *model, const struct model_options *options,
     return model->prepared ? 0 : err_set(err, -ENOMEM, "no memory");
 }
 
-int model_open(const char *path, const struct model_options *options, struct model **ret_model,
-               struct err *err) {
+/* A model of which nothing has been read. NULL: no memory. */
+static struct model *model_new(void) {
     kn_init();
     struct model *model = calloc(1, sizeof(*model));
+    if (model && pthread_mutex_init(&model->lock, NULL) != 0) {
+        free(model);
+        return NULL;
+    }
+    if (model)
+        atomic_init(&model->refs, 1);
+    return model;
+}
+
+int model_open(const char *path, const struct model_options *options, struct model **ret_model,
+               struct err *err) {
+    struct model *model = model_new();
     if (!model)
         return err_set(err, -ENOMEM, "no memory for model '%s'", path);
-    atomic_init(&model->refs, 1);
-    if (pthread_mutex_init(&model->lock, NULL) != 0) {
-        free(model);
-        return err_set(err, -ENOMEM, "no memory for model '%s'", path);
-    }
     int rc = graph_import(path, &model->graph, err);
     if (rc == 0) {
         rc = model_build(model, options, err);
         if (rc < 0)
             err_prefix(err, rc, "%s", path);
     }
+    if (rc < 0) {
+        model_free(model);
+        return rc;
+    }
+    *ret_model = model;
+    return 0;
+}
+
+int model_open_memory(const void *data, size_t size, const struct model_options *options,
+                      struct model **ret_model, struct err *err) {
+    struct model *model = model_new();
+    if (!model)
+        return err_set(err, -ENOMEM, "no memory for a model");
+    int rc = graph_import_memory(data, size, &model->graph, err);
+    if (rc == 0)
+        rc = model_build(model, options, err);
     if (rc < 0) {
         model_free(model);
         return rc;

@@ -66,6 +66,11 @@ struct model {
     struct prepared **prepared; /* first of each layer's list: weights in use (prepare.c) */
 };
 
+/* As model_open(), from bytes that stay the caller's and must outlive the model; for tests and the
+ * fuzzer. External data is refused, and the model has no path. */
+int model_open_memory(const void *data, size_t size, const struct model_options *options,
+                      struct model **ret_model, struct err *err);
+
 /* Binds dimensions of inputs, plans every node, marks constants (infer.c). */
 int net_infer(struct model *model, const struct model_options *options, struct err *err);
 
