@@ -60,6 +60,7 @@ struct value {
     struct constant *constant; /* an initializer, a Constant node's value, or what fold.c has
                                   computed; else NULL */
     bool is_input, is_output;  /* of the graph */
+    enum dtype declared;       /* of an output that a node makes: what the file says it is */
 
     /* A graph input as declared: rank -1 when the file says nothing; a dimension is -1 when
      * symbolic, then its name (or NULL) stands in dim_names. For every other value filled in by

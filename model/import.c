@@ -227,6 +227,9 @@ static int find_outputs(struct import *import) {
         if (value->is_output)
             return err_set(import->err, -EBADMSG, "output \"%s\" of the graph is listed twice",
                            name);
+        const Onnx__TypeProto *type = proto->output[i]->type;
+        if (value->producer && type && type->tensor_type)
+            value->declared = (enum dtype)type->tensor_type->elem_type;
         value->is_output = true;
         graph->outputs[graph->outputs_count++] = value;
     }

@@ -20,11 +20,14 @@ static void model_free(struct model *model) {
 }
 
 static int model_build(struct model *model, const struct model_options *options, struct err *err) {
+    int rc = net_widen(model->graph, err);
+    if (rc < 0)
+        return rc;
     model->nodes = calloc(model->graph->nodes_count + 1, sizeof(*model->nodes));
     model->fold = model->nodes ? fold_new(model->graph, model->nodes) : NULL;
     if (!model->fold)
         return err_set(err, -ENOMEM, "no memory");
-    int rc = net_infer(model, options, err);
+    rc = net_infer(model, options, err);
     if (rc == 0)
         rc = net_passes(model, err);
     if (rc == 0)
@@ -203,6 +206,53 @@ int model_find_layer(const struct model *model, const char *name, size_t *ret_in
 
 /* ---- parts ---- */
 
+/* Whether a part carries the operator that makes a constant, not its numbers: they would be larger
+ * than all that it reads, which is in the file. So are widened and dequantised weights. */
+static bool is_made_smaller(const struct model *model, const struct value *value) {
+    const struct node *node = value->constant ? value->producer : NULL;
+    uint64_t bytes = 0;
+    if (!node || node->outputs_count != 1 || !model->nodes[node->index].constant)
+        return false;
+    for (size_t i = 0; i < node->inputs_count; i++) {
+        const struct value *input = node->inputs[i];
+        if (input && (!input->constant || input->producer))
+            return false;
+        bytes += input ? input->constant->bytes : 0;
+    }
+    return bytes < value->constant->bytes;
+}
+
+/* The nodes of layers [first, last), behind those that make their constants smaller. */
+static int part_nodes(const struct model *model, size_t first, size_t last, struct node ***ret,
+                      size_t *ret_count) {
+    bool *carried = calloc(model->graph->nodes_count + 1, sizeof(*carried));
+    struct node **nodes = calloc(model->graph->nodes_count + 1, sizeof(struct node *));
+    size_t count = 0;
+    for (size_t l = first; carried && nodes && l < last; l++)
+        for (size_t i = 0; i < model->layers[l]->nodes_count; i++) {
+            const struct node *node = model->layers[l]->nodes[i];
+            for (size_t k = 0; k < node->inputs_count; k++) {
+                const struct value *value = node->inputs[k];
+                if (!value || !is_made_smaller(model, value) || carried[value->producer->index])
+                    continue;
+                carried[value->producer->index] = true;
+                nodes[count++] = value->producer;
+            }
+        }
+    for (size_t l = first; carried && nodes && l < last; l++)
+        for (size_t i = 0; i < model->layers[l]->nodes_count; i++)
+            nodes[count++] = model->layers[l]->nodes[i];
+    bool good = carried && nodes;
+    free(carried);
+    if (!good) {
+        free(nodes);
+        return -ENOMEM;
+    }
+    *ret = nodes;
+    *ret_count = count;
+    return 0;
+}
+
 /* Computes every constant that the layers' nodes read or that is an output. Under fold_lock(). */
 static int fetch_constants(const struct model *model, struct node *const *nodes, size_t count,
                            const struct cut *outputs, struct err *err) {
@@ -217,7 +267,7 @@ static int fetch_constants(const struct model *model, struct node *const *nodes,
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < nodes[i]->inputs_count; k++) {
             struct value *value = nodes[i]->inputs[k];
-            if (!value || !value->constant)
+            if (!value || !value->constant || is_made_smaller(model, value))
                 continue;
             int rc = fold_numbers(model->fold, value, &ignored, err);
             if (rc < 0)
@@ -231,16 +281,10 @@ int model_write_part(const struct model *model, size_t first, size_t last, const
     if (first >= last || last > model->layers_count)
         return err_set(err, -EINVAL, "layers %zu to %zu are no part of %zu", first, last,
                        model->layers_count);
-    size_t count = 0;
-    for (size_t l = first; l < last; l++)
-        count += model->layers[l]->nodes_count;
-    struct node **nodes = calloc(count + 1, sizeof(struct node *));
-    if (!nodes)
-        return err_set(err, -ENOMEM, "no memory for %zu operators", count);
-    count = 0;
-    for (size_t l = first; l < last; l++)
-        for (size_t i = 0; i < model->layers[l]->nodes_count; i++)
-            nodes[count++] = model->layers[l]->nodes[i];
+    struct node **nodes;
+    size_t count;
+    if (part_nodes(model, first, last, &nodes, &count) < 0)
+        return err_set(err, -ENOMEM, "no memory for %zu operators", model->graph->nodes_count);
     struct graph_part part = {.nodes = nodes,
                               .nodes_count = count,
                               .inputs = model->cuts[first].descs,

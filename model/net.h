@@ -71,6 +71,10 @@ struct model {
 int model_open_memory(const void *data, size_t size, const struct model_options *options,
                       struct model **ret_model, struct err *err);
 
+/* Casts between float16, in which a model may be stored, and float32, in which it is computed
+ * (half.c). */
+int net_widen(struct graph *graph, struct err *err);
+
 /* Binds dimensions of inputs, plans every node, marks constants (infer.c). */
 int net_infer(struct model *model, const struct model_options *options, struct err *err);
 

@@ -113,9 +113,9 @@ static void case_init(struct op_case *c, const char *text, bool constant) {
             c->given[c->given_count].desc.name = NULL;
             add_given(c, copy, &c->given[c->given_count++], constant);
         } else if (strncmp(line, "want ", 5) == 0) {
+            snprintf(c->model + strlen(c->model), TEXT - strlen(c->model), "output %.*s\n",
+                     (int)strcspn(line + 5, "="), line + 5);
             c->want[c->want_count] = read_tensor(line + 5);
-            snprintf(c->model + strlen(c->model), TEXT - strlen(c->model), "output %s\n",
-                     c->want[c->want_count].desc.name);
             c->want[c->want_count++].desc.name = NULL;
         } else {
             snprintf(c->model + strlen(c->model), TEXT - strlen(c->model), "%s\n", line);

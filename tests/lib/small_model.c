@@ -73,8 +73,9 @@ static int type_of(const char *name) {
     static const struct {
         const char *name;
         int type;
-    } types[] = {{"f32", 1}, {"u8", 2},   {"i8", 3},   {"u16", 4},  {"i16", 5},  {"i32", 6},
-                 {"i64", 7}, {"bool", 9}, {"f16", 10}, {"f64", 11}, {"u32", 12}, {"u64", 13}};
+    } types[] = {{"f32", 1},  {"u8", 2},   {"i8", 3},   {"u16", 4},  {"i16", 5},
+                 {"i32", 6},  {"i64", 7},  {"bool", 9}, {"f16", 10}, {"f64", 11},
+                 {"u32", 12}, {"u64", 13}, {"bf16", 16}};
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
         if (strcmp(types[i].name, name) == 0)
             return types[i].type;
@@ -273,7 +274,8 @@ static void add_line(struct writer *w, char *line) {
         char *name = word(&line), *type = word(&line);
         g->input[g->n_input++] = value_info(w, name, type, word(&line));
     } else if (strcmp(first, "output") == 0) {
-        g->output[g->n_output++] = value_info(w, word(&line), NULL, NULL);
+        char *name = word(&line), *type = word(&line);
+        g->output[g->n_output++] = value_info(w, name, type, word(&line));
     } else if (strcmp(first, "const") == 0 || strcmp(first, "node") == 0) {
         char *name = word(&line), *type = word(&line), *dims = word(&line);
         bool scalar = !dims || strcmp(dims, "=") == 0;

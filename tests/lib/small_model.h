@@ -5,7 +5,7 @@
  *   const s i64 2 = 1,-1              f16, f32, f64, i8 to i64, u8 to u64, bool
  *   node k f32 4                      the same numbers in a Constant node
  *   Conv conv1 x,w,- -> y | pads=[1,1,1,1] group=1 alpha=0.5 auto_pad=SAME_UPPER
- *   output y
+ *   output y                          or with its type and shape: output y f16 4,6,6
  *
  * A node is: operator, name, inputs ("-" is absent), outputs, attributes: a number with a point is
  * a float, one without an integer, [..] a list, other words a string. Lines end with \n.

@@ -295,6 +295,21 @@ static const char quantised[] =
     "QLinearConv ql e,s,o,v,ws,wo,s,o -> f | group=4\nconst v i8 4,1,2,2\n"
     "ConvInteger ci e,v,o -> y | group=4\nDequantizeLinear d2 f,s,o -> z\n";
 
+/* float16 outside and in a Cast inside; one output is read by others as well, and one is an input.
+ */
+static const char half[] =
+    "input x f16 1,4,5,5\noutput y f16 1,4,5,5\noutput z f16 1,4,5,5\noutput x f16 1,4,5,5\n"
+    "const w f16 4,4,3,3\nconst b f16 4\nConv conv x,w,b -> a | pads=[1,1,1,1]\n"
+    "const s f16 4 = 1,2,0.5,1\nconst m f16 4\nconst v f16 4 = 0.5,1,2,3\n"
+    "BatchNormalization bn a,s,b,m,v -> n\nRelu relu n -> y\nCast up y -> f | to=1\n"
+    "Sigmoid sig f -> g\nCast down g -> h | to=10\nConv second h,w -> i | pads=[1,1,1,1]\n"
+    "Add add i,y -> z\n";
+
+static void float16_graphs_survive_every_cut(void **state) {
+    (void)state;
+    check_every_cut(13, half);
+}
+
 static void quantised_graphs_survive_every_cut(void **state) {
     (void)state;
     check_every_cut(13, quantised);
@@ -306,6 +321,7 @@ int main(void) {
     size_t count = 0;
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(odd_graphs_survive_every_cut);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(quantised_graphs_survive_every_cut);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(float16_graphs_survive_every_cut);
     for (const struct models_entry *entry = models_all; entry->file; entry++) {
         snprintf(names[count], sizeof(names[0]), "every_cut_gives_the_same_bits %s", entry->file);
         tests[count] = (struct CMUnitTest){.name = names[count],

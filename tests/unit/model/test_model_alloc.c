@@ -69,9 +69,10 @@ void free(void *ptr) {
 #endif
 
 static const char text[] =
-    "input x f32 n,4,6,6\noutput y\nconst k i64 4 = 4,4,3,3\nConstantOfShape fill k -> w0\n"
+    "input x f32 n,4,6,6\noutput y f16 1,8,6,6\nconst k i64 4 = 4,4,3,3\nConstantOfShape fill k -> "
+    "w0\n"
     "const one f32 4,1,1\nAdd grow w0,one -> w\nConv c x,w -> a | pads=[1,1,1,1]\n"
-    "const s f32 4\nconst t f32 4\nconst m f32 4\nconst v f32 4 = 1,2,3,4\n"
+    "const s f32 4\nconst t f16 4\nconst m f32 4\nconst v f32 4 = 1,2,3,4\n"
     "BatchNormalization bn a,s,t,m,v -> b\nSigmoid g b -> d\nMul gate b,d -> e\n"
     "Concat cat e,x -> f | axis=1\nShape sh f -> dims\nReshape r f,dims -> h\n"
     "Sub sub h,v1 -> i\nDiv div i,v1 -> j\nconst v1 f32 = 0.5\nSoftmax sm j -> y | axis=1\n";
