@@ -35,9 +35,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DEPLOY_STAGES_MAX 64         /* of a plan that is handed out */
-#define DEPLOY_CHUNK_MAX  (64 << 10) /* bytes of a part in one message */
-#define DEPLOY_AWAY_MS    10000      /* a device may be away for so long in a deployment */
+#define DEPLOY_STAGES_MAX 64          /* of a plan that is handed out */
+#define DEPLOY_CHUNK      (64u << 10) /* bytes of a part in one message, at most */
+#define DEPLOY_AWAY_MS    10000       /* a device may be away for so long in a deployment */
 #define DEPLOY_RETRY_MS   2000  /* what the configuration wants is tried again after this long */
 #define DEPLOY_READY_MS   10000 /* the line must be ready so soon after all are prepared */
 
@@ -124,6 +124,9 @@ void deploy_part_request(struct device *device, struct link *link,
 /* Which plans are ready may have changed; a plan has left the set. */
 void deploy_plans_changed(struct device *device);
 void deploy_plan_released(struct device *device, const uint8_t plan[SHA256_SIZE]);
+
+/* What to tell a peer for an errno of preparing a stage: NO_MEMORY, NO_SPACE, ... INTERNAL. */
+Convoy__Code deploy_code(int rc);
 
 /* Time-outs and retries; every tick. */
 void deploy_tick(struct device *device, uint64_t now_us);

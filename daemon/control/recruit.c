@@ -92,24 +92,6 @@ static void answer(struct device *device, struct peer *peer, const uint8_t *plan
     conn_send(peer_conn(peer), &message);
 }
 
-static Convoy__Code code_of(int rc) {
-    static const struct {
-        int rc;
-        Convoy__Code code;
-    } codes[] = {
-        {-ENOTSUP, CONVOY__CODE__CODE_NOT_SUPPORTED}, {-ENOMEM, CONVOY__CODE__CODE_NO_MEMORY},
-        {-ENOSPC, CONVOY__CODE__CODE_NO_SPACE},       {-EFBIG, CONVOY__CODE__CODE_NO_SPACE},
-        {-EDQUOT, CONVOY__CODE__CODE_NO_SPACE},       {-ENOENT, CONVOY__CODE__CODE_NO_SPACE},
-        {-EROFS, CONVOY__CODE__CODE_NO_SPACE},        {-EACCES, CONVOY__CODE__CODE_NO_SPACE},
-        {-EBUSY, CONVOY__CODE__CODE_NO_SPACE},        {-EBADMSG, CONVOY__CODE__CODE_BAD_PART},
-        {-EMSGSIZE, CONVOY__CODE__CODE_BAD_PLAN},     {-EINVAL, CONVOY__CODE__CODE_BAD_PLAN},
-    };
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-        if (codes[i].rc == rc)
-            return codes[i].code;
-    return CONVOY__CODE__CODE_INTERNAL;
-}
-
 /* ---- orders ---------------------------------------------------------------------------------- */
 
 static void order_free(struct order *order) {
@@ -323,7 +305,7 @@ static void on_built(struct job *job, bool is_closing) {
         return;
     }
     if (order->rc < 0) {
-        refuse(recruit, code_of(order->rc), order->err.text);
+        refuse(recruit, deploy_code(order->rc), order->err.text);
         return;
     }
     struct held *held = order->held;
@@ -349,7 +331,7 @@ static void ask(struct recruit *recruit) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__PartRequest request = CONVOY__PART_REQUEST__INIT;
     uint64_t rest = order->part_bytes - order->have;
-    order->asked = rest < RECRUIT_CHUNK ? (uint32_t)rest : RECRUIT_CHUNK;
+    order->asked = rest < DEPLOY_CHUNK ? (uint32_t)rest : DEPLOY_CHUNK;
     request.part.data = order->part;
     request.part.len = SHA256_SIZE;
     request.offset = order->have;
@@ -392,7 +374,7 @@ static void on_written(uv_fs_t *req) {
     if (written <= 0) {
         snprintf(text, sizeof(text), "cannot write the part: %s",
                  uv_strerror(written < 0 ? (int)written : UV_EIO));
-        refuse(recruit, code_of((int)written), text);
+        refuse(recruit, deploy_code((int)written), text);
     } else {
         go_on(recruit);
     }
@@ -471,7 +453,7 @@ static void on_found(struct job *job, bool is_closing) {
     if (is_closing || !order->peer) {
         finish(recruit);
     } else if (order->rc < 0) {
-        refuse(recruit, code_of(order->rc), order->err.text);
+        refuse(recruit, deploy_code(order->rc), order->err.text);
     } else if (order->path) {
         submit(recruit, ORDER_BUILDING, build, on_built);
     } else {

@@ -4,15 +4,13 @@
  *
  * What a peer can make this device spend is bounded: one plan at a time is prepared, one more may
  * wait; a part is refused before it is fetched when it does not fit `cache:`, the disk or the
- * memory that is left; one piece of it, of RECRUIT_CHUNK bytes, is asked for at a time, and a
+ * memory that is left; one piece of it, of DEPLOY_CHUNK bytes, is asked for at a time, and a
  * PartChunk that was not asked for ends the connection. */
 #ifndef CONVOY_DAEMON_CONTROL_RECRUIT_H
 #define CONVOY_DAEMON_CONTROL_RECRUIT_H
 
 #include "daemon/data/pool.h"
 #include "proto/message.h"
-
-#define RECRUIT_CHUNK (64u << 10)
 
 struct device;
 struct peer;

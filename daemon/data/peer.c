@@ -269,7 +269,7 @@ static void greet_upstream(struct peer *peer, const Convoy__Hello *hello) {
 }
 
 static void greet_ingress(struct peer *peer, const Convoy__Hello *hello) {
-    const struct reader_limits limits = {MESSAGE_HEADER_MAX, RECRUIT_CHUNK};
+    const struct reader_limits limits = {MESSAGE_HEADER_MAX, DEPLOY_CHUNK};
     conn_set_limits(peer->conn, &limits);
     if (greet_device(peer, hello, PEER_INGRESS))
         send_welcome(peer, false);

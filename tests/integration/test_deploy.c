@@ -229,6 +229,24 @@ static void cuts_move_back_and_forth_without_sending_parts_again(void **state) {
     finish(&scene);
 }
 
+/* The ingress has room for four plans: the first one goes, and its devices with it. */
+static void devices_of_a_plan_that_is_gone_are_released(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 3, (const char *const[]){"", "", ""});
+    assert_int_equal(apply(&scene, 3, (const size_t[]){7, 12})->code, CONVOY__CODE__CODE_OK);
+    assert_int_equal(count_plans(&scene, 2), 1);
+    for (size_t cut = 3; cut < 7; cut++) {
+        assert_int_equal(apply(&scene, 2, &cut)->code, CONVOY__CODE__CODE_OK);
+        run_frames(&scene, 10);
+    }
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (count_plans(&scene, 2) > 0)
+        assert_true(daemons_now_ms() < until);
+    assert_true(daemons_logged(&scene.line, 2, "released"));
+    finish(&scene);
+}
+
 /* The last device has memory for weights only: an arena for each of 64 workers is too much. */
 static void a_device_that_refuses_leaves_everything_as_it_was(void **state) {
     static const size_t cuts[] = {7, 12};
@@ -953,6 +971,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(idle_devices_are_recruited_while_frames_flow),
         cmocka_unit_test(cuts_move_back_and_forth_without_sending_parts_again),
+        cmocka_unit_test(devices_of_a_plan_that_is_gone_are_released),
         cmocka_unit_test(a_device_that_refuses_leaves_everything_as_it_was),
         cmocka_unit_test(a_part_that_does_not_fit_the_cache_is_refused),
         cmocka_unit_test(plans_that_cannot_be_are_refused),

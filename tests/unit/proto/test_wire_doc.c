@@ -1,5 +1,6 @@
 /* Holds docs/wire.md to what the code does: its examples are decoded and encoded, and every
  * message, field, code and limit must stand there. */
+#include "daemon/control/deploy.h"
 #include "tests/lib/messages.h"
 
 // cmocka.h needs these before it.
@@ -261,6 +262,8 @@ static void every_limit_is_the_one_of_the_code(void **state) {
         {"\n| a string | %u bytes |", MESSAGE_NAME_MAX},
         {"\n| tensors in a message | %u |", MESSAGE_TENSORS_MAX},
         {"\n| dimensions of a tensor | %u |", TENSOR_MAX_RANK},
+        {"\n| payload of a PartChunk | %u bytes", DEPLOY_CHUNK},
+        {"\n| stages of a plan that is handed out | %u |", DEPLOY_STAGES_MAX},
         {"`version` in Hello and Welcome is %u.", MESSAGE_VERSION},
         {"rounded up to a multiple of %u;", TENSOR_ALIGN},
         {"the first %u bytes", MESSAGE_PREFIX},
