@@ -495,6 +495,39 @@ void kn_resize(const struct kn_resize *resize, const void *x, void *y, void *scr
 /* By the definition, in double; linear and cubic only. */
 void kn_resize_ref(const struct kn_resize *resize, const float *x, float *y);
 
+/* ---- reading between pixels
+ * -----------------------------------------------------------------------------------------------
+ */
+
+enum kn_sample_pad { KN_SAMPLE_ZEROS, KN_SAMPLE_BORDER, KN_SAMPLE_REFLECTION };
+
+/* GridSample (16, 20): x [batches][channels][in...] of `rank` dimensions (at most 3), read at
+ * `points` points of each batch: grid [batches][points][rank], from -1 to 1, the last dimension's
+ * number first; y [batches][channels][points]. Cubic with a of -0.75. A number that is NaN lies far
+ * outside. */
+struct kn_grid_sample {
+    enum kn_resize_mode mode;
+    enum kn_sample_pad pad;
+    bool align_corners;
+    int batches, channels, rank;
+    int in[3];
+    size_t points;
+};
+void kn_grid_sample(const struct kn_grid_sample *sample, const float *x, const float *grid,
+                    float *y, struct kn_threads *threads);
+
+/* RoiAlign (10, 16): x [n][channels][ih][iw], rois [rois][4] of x, y, x, y, times scale in pixels,
+ * each of the picture batches[roi] (checked); y [rois][channels][oh][ow]. sampling: samples along
+ * each side of a bin; 0: as many as it has pixels, at most 1024. maximum: of the weighted pixels,
+ * as ONNX Runtime has it; else the average. */
+struct kn_roi_align {
+    bool half_pixel, maximum;
+    int rois, channels, ih, iw, oh, ow, sampling;
+    float scale;
+};
+void kn_roi_align(const struct kn_roi_align *align, const float *x, const float *rois,
+                  const int64_t *batches, float *y, struct kn_threads *threads);
+
 /* Once per process, before any other call: settles the CPU's instruction sets and keeps the GEMM
  * library to one thread of its own. Safe to call again. */
 void kn_init(void);

@@ -314,6 +314,17 @@ int op_floats(const struct op_call *call, size_t i, float *ret, size_t max, size
     return 0;
 }
 
+int op_choice(const struct op_call *call, const char *attr, const char *fallback,
+              const char *const *names, size_t count, int *ret) {
+    const char *name = node_string(call->node, attr, fallback);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0) {
+            *ret = (int)i;
+            return 0;
+        }
+    return op_fail(call, -EBADMSG, "%s '%.40s' is not known", attr, name);
+}
+
 int op_list(const struct op_call *call, const char *name, size_t i, int64_t *ret, size_t max,
             size_t *ret_count, bool *ret_given) {
     size_t count;

@@ -172,6 +172,11 @@ int op_sizes(struct op_call *call, size_t i, int64_t *ret, size_t max, size_t *r
 /* Whether op_sizes() can say something of input i. */
 bool op_bounded(const struct op_call *call, size_t i);
 
+/* Which of names[0..count) the string attribute attr is; fallback where it is absent. -EBADMSG when
+ * it is none of them. */
+int op_choice(const struct op_call *call, const char *attr, const char *fallback,
+              const char *const *names, size_t count, int *ret);
+
 /* A list given as attribute name (opset < since) or as input i: axes and the like. ret_given is
  * false when neither is there. */
 int op_list(const struct op_call *call, const char *name, size_t i, int64_t *ret, size_t max,

@@ -157,19 +157,17 @@ static int read_reduction(const struct op_call *call, enum kn_scatter *ret) {
                                         [KN_SCATTER_MUL] = "mul",
                                         [KN_SCATTER_MIN] = "min",
                                         [KN_SCATTER_MAX] = "max"};
-    const char *name = node_string(call->node, "reduction", "none");
     enum dtype dtype = op_in(call, 0)->dtype;
     int64_t none = 0;
-    for (size_t i = 0; i < KN_SCATTER_COUNT; i++) {
-        if (strcmp(names[i], name) != 0)
-            continue;
-        *ret = (enum kn_scatter)i;
-        if (kn_scatter(*ret, (enum kn_type)dtype, 0, &none, 0, &none, &none) < 0)
-            return op_fail(call, -ENOTSUP, "reduction '%s' of type %s is not supported", name,
-                           dtype_name(dtype));
-        return 0;
-    }
-    return op_fail(call, -EBADMSG, "reduction '%.40s' is not known", name);
+    int how = 0;
+    int rc = op_choice(call, "reduction", "none", names, KN_SCATTER_COUNT, &how);
+    if (rc < 0)
+        return rc;
+    *ret = (enum kn_scatter)how;
+    if (kn_scatter(*ret, (enum kn_type)dtype, 0, &none, 0, &none, &none) < 0)
+        return op_fail(call, -ENOTSUP, "reduction '%s' of type %s is not supported", names[how],
+                       dtype_name(dtype));
+    return 0;
 }
 
 static void copy_data(const struct op_args *args) {

@@ -66,6 +66,9 @@ extern const struct op_kind kind_nms, kind_nonzero;
 /* generate.c */
 extern const struct op_kind kind_one_hot, kind_cumsum, kind_range, kind_eye;
 
+/* sample.c */
+extern const struct op_kind kind_grid_sample, kind_roi_align;
+
 /* resize.c */
 extern const struct op_kind kind_resize, kind_upsample;
 

@@ -10,6 +10,7 @@
 #define RESIZE                                                                                     \
     "coordinate_transformation_mode:s cubic_coeff_a:f exclude_outside:i mode:s "                   \
     "nearest_mode:s extrapolation_value:f"
+#define ROI_ALIGN "mode:s output_height:i output_width:i sampling_ratio:i spatial_scale:f"
 #define ACTIVATION(name, since, until, attrs, act)                                                 \
     { name, since, until, 1, 1, 1, act, attrs, &kind_activation }
 #define BINARY(name, since, attrs, op)                                                             \
@@ -220,6 +221,11 @@ static const struct op table[] = {
     {"Resize", 13, 17, 1, 4, 1, 0, RESIZE, &kind_resize},
     {"Resize", 18, LAST, 1, 4, 1, 0, RESIZE " antialias:i axes:I keep_aspect_ratio_policy:s",
      &kind_resize},
+    {"GridSample", 16, LAST, 2, 2, 1, 0, "align_corners:i mode:s padding_mode:s",
+     &kind_grid_sample},
+    {"RoiAlign", 10, 15, 3, 3, 1, 0, ROI_ALIGN, &kind_roi_align},
+    {"RoiAlign", 16, LAST, 3, 3, 1, 0, ROI_ALIGN " coordinate_transformation_mode:s",
+     &kind_roi_align},
     {"Upsample", 7, 8, 1, 1, 1, 0, "mode:s scales:F", &kind_upsample},
     {"Upsample", 9, 9, 2, 2, 1, 0, "mode:s", &kind_upsample},
 };

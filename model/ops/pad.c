@@ -9,13 +9,10 @@ static int pad_mode(const struct op_call *call, enum kn_pad_mode *ret) {
                                         [KN_PAD_REFLECT] = "reflect",
                                         [KN_PAD_EDGE] = "edge",
                                         [KN_PAD_WRAP] = "wrap"};
-    const char *mode = node_string(call->node, "mode", "constant");
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (strcmp(names[i], mode) == 0) {
-            *ret = (enum kn_pad_mode)i;
-            return 0;
-        }
-    return op_fail(call, -EBADMSG, "mode '%.40s' is not known", mode);
+    int mode = 0;
+    int rc = op_choice(call, "mode", "constant", names, sizeof(names) / sizeof(names[0]), &mode);
+    *ret = (enum kn_pad_mode)mode;
+    return rc;
 }
 
 /* pads of all axes: listed for all of them, or for those in input 3. */

@@ -14,18 +14,6 @@ struct resize_plan {
     float extrapolation;
 };
 
-/* Names of an enumeration's values, in its order. */
-static int lookup(const struct op_call *call, const char *attr, const char *fallback,
-                  const char *const *names, size_t count, int *ret) {
-    const char *name = node_string(call->node, attr, fallback);
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(names[i], name) == 0) {
-            *ret = (int)i;
-            return 0;
-        }
-    return op_fail(call, -ENOTSUP, "%s '%.40s' is not supported", attr, name);
-}
-
 static int read_modes(const struct op_call *call, const char *coord, struct resize_plan *plan) {
     static const char *const modes[] = {"nearest", "linear", "cubic"};
     static const char *const coords[] = {[KN_COORD_HALF_PIXEL] = "half_pixel",
@@ -40,12 +28,12 @@ static int read_modes(const struct op_call *call, const char *coord, struct resi
     struct kn_resize *resize = &plan->resize;
     int mode = 0, coordinate = 0, rounding = 0;
     const char *old = call->node->opset <= 10 ? "floor" : "round_prefer_floor";
-    int rc = lookup(call, "mode", "nearest", modes, 3, &mode);
+    int rc = op_choice(call, "mode", "nearest", modes, 3, &mode);
     if (rc == 0)
-        rc = lookup(call, "coordinate_transformation_mode", coord, coords,
-                    sizeof(coords) / sizeof(coords[0]), &coordinate);
+        rc = op_choice(call, "coordinate_transformation_mode", coord, coords,
+                       sizeof(coords) / sizeof(coords[0]), &coordinate);
     if (rc == 0)
-        rc = lookup(call, "nearest_mode", old, rounds, 4, &rounding);
+        rc = op_choice(call, "nearest_mode", old, rounds, 4, &rounding);
     if (rc < 0)
         return rc;
     resize->mode = (enum kn_resize_mode)mode;
@@ -130,7 +118,7 @@ static int set_sizes(const struct op_call *call, const struct axes *axes, const 
                      struct resize_plan *plan) {
     static const char *const names[] = {"stretch", "not_larger", "not_smaller"};
     int policy = STRETCH;
-    int rc = lookup(call, "keep_aspect_ratio_policy", "stretch", names, 3, &policy);
+    int rc = op_choice(call, "keep_aspect_ratio_policy", "stretch", names, 3, &policy);
     double common = 0.0;
     for (size_t i = 0; i < axes->count; i++) {
         double scale = (double)sizes[i] / plan->resize.axes[axes->list[i]].in;

@@ -129,7 +129,7 @@ static void contradictions_are_refused(void **state) {
     op_case_refuse(13,
                    FOUR "const s f32 4 = 1,1,2,2\nResize r x,-,s -> y | "
                         "coordinate_transformation_mode=elsewhere" WANT,
-                   -ENOTSUP, "coordinate_transformation_mode 'elsewhere' is not supported");
+                   -EBADMSG, "coordinate_transformation_mode 'elsewhere' is not known");
     op_case_refuse(13,
                    FOUR "const s f32 4 = 1,1,2,2\nconst r f32 3 = 0,0,1\n"
                         "Resize r x,r,s -> y | "
