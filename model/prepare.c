@@ -71,9 +71,10 @@ static int copy_constants(const struct layer *layer, const struct op_prep *prep,
     return 0;
 }
 
-/* Calls pack(), with scale and shift where the layer has them. */
-static int pack(const struct model *model, const struct layer *layer, struct op_prep *prep,
-                struct prepared *prepared, struct err *err) {
+/* Room for what pack() writes, and scale and shift where the layer has them, in *ret_scale: to be
+ * freed. */
+static int make_room(const struct model *model, const struct layer *layer, struct op_prep *prep,
+                     struct prepared *prepared, double **ret_scale, struct err *err) {
     if (prep->bytes == 0)
         return 0;
     prepared->packed = tensor_buffer_new(prep->bytes);
@@ -81,33 +82,52 @@ static int pack(const struct model *model, const struct layer *layer, struct op_
         return -ENOMEM;
     prep->data = prepared->packed;
     if (!prep->affine)
-        return layer->op->kind->pack(prep);
+        return 0;
     size_t channels = (size_t)layer->out[0]->desc.dims[affine_axis(layer)];
-    double *scale = calloc(2 * channels + 1, sizeof(*scale));
+    double *scale = *ret_scale = calloc(2 * channels + 1, sizeof(*scale));
     if (!scale)
         return -ENOMEM;
     prep->scale = scale;
     prep->shift = scale + channels;
-    int rc = affine_numbers(model, layer, channels, scale, scale + channels, err);
-    if (rc == 0)
-        rc = layer->op->kind->pack(prep);
-    free(scale);
-    return rc;
+    return affine_numbers(model, layer, channels, scale, scale + channels, err);
 }
 
-/* Everything of one layer; numbers has room for its inputs. Under fold_lock(). */
+/* Whether a number that pack() reads is the fold's: another thread's fold_drop() would free it. */
+static bool reads_computed(const struct layer *layer, const struct constant *const *numbers) {
+    for (size_t i = 0; i < layer->in_count; i++)
+        if (numbers[i] && layer->in[i]->producer)
+            return true;
+    return false;
+}
+
+/* Everything of one layer; numbers has room for its inputs. Holds the fold's lock where it is
+ * needed only: layers are packed by several threads at once. */
 static int fill(struct model *model, const struct layer *layer, const struct constant **numbers,
                 struct prepared *prepared, struct err *err) {
     struct op_prep prep;
+    double *scale = NULL;
     int rc = ask_size(layer, prepared->threads, &prep, err);
+    fold_lock(model->fold);
     for (size_t i = 0; rc == 0 && i < layer->in_count; i++)
         if (layer->in[i] && layer->in[i]->constant)
             rc = fold_numbers(model->fold, layer->in[i], &numbers[i], err);
     if (rc == 0)
         rc = copy_constants(layer, &prep, numbers, prepared);
-    prep.numbers = numbers;
     if (rc == 0)
-        rc = pack(model, layer, &prep, prepared, err);
+        rc = make_room(model, layer, &prep, prepared, &scale, err);
+    prep.numbers = numbers;
+    bool keeps_lock = reads_computed(layer, numbers);
+    if (!keeps_lock) {
+        fold_drop(model->fold);
+        fold_unlock(model->fold);
+    }
+    if (rc == 0 && prep.bytes > 0)
+        rc = layer->op->kind->pack(&prep);
+    if (keeps_lock) {
+        fold_drop(model->fold);
+        fold_unlock(model->fold);
+    }
+    free(scale);
     if (rc < 0)
         return rc;
     prepared->bytes = prep.bytes + direct_bytes(layer, &prep);
@@ -128,12 +148,8 @@ static int make(struct model *model, const struct layer *layer, int threads, str
         prepared->constants = calloc(layer->in_count + 1, sizeof(*prepared->constants));
         rc = prepared->constants ? 0 : -ENOMEM;
     }
-    if (rc == 0) {
-        fold_lock(model->fold);
+    if (rc == 0)
         rc = fill(model, layer, numbers, prepared, err);
-        fold_drop(model->fold);
-        fold_unlock(model->fold);
-    }
     free(numbers);
     if (rc < 0) {
         prepared_free(prepared, layer->in_count);
@@ -145,26 +161,40 @@ static int make(struct model *model, const struct layer *layer, int threads, str
     return 0;
 }
 
-int prepare_get(struct model *model, const struct layer *layer, int threads, struct prepared **ret,
-                struct err *err) {
-    int rc = 0;
-    pthread_mutex_lock(&model->lock);
+/* What is prepared already, with one more reference; or NULL. Under the model's lock. */
+static struct prepared *find(struct model *model, const struct layer *layer, int threads) {
     struct prepared *prepared = model->prepared[layer->index];
     while (prepared && prepared->threads != threads)
         prepared = prepared->next;
+    if (prepared)
+        prepared->refs++;
+    return prepared;
+}
+
+int prepare_get(struct model *model, const struct layer *layer, int threads, struct prepared **ret,
+                struct err *err) {
+    struct prepared *made = NULL;
+    pthread_mutex_lock(&model->lock);
+    struct prepared *prepared = find(model, layer, threads);
+    pthread_mutex_unlock(&model->lock);
     if (!prepared) {
-        rc = make(model, layer, threads, &prepared, err);
-        if (rc == 0) {
+        int rc = make(model, layer, threads, &made, err);
+        if (rc < 0)
+            return rc;
+        pthread_mutex_lock(&model->lock);
+        prepared = find(model, layer, threads); /* another thread may have been faster */
+        if (!prepared) {
+            prepared = made;
+            prepared->refs = 1;
             prepared->next = model->prepared[layer->index];
             model->prepared[layer->index] = prepared;
+            made = NULL;
         }
+        pthread_mutex_unlock(&model->lock);
     }
-    if (rc == 0) {
-        prepared->refs++;
-        *ret = prepared;
-    }
-    pthread_mutex_unlock(&model->lock);
-    return rc;
+    prepared_free(made, layer->in_count);
+    *ret = prepared;
+    return 0;
 }
 
 void prepare_put(struct model *model, const struct layer *layer, struct prepared *prepared) {

@@ -18,8 +18,8 @@ struct prepared {
 /* Bytes that preparing would take, for one thread. */
 int prepare_bytes(const struct layer *layer, uint64_t *ret, struct err *err);
 
-/* With a reference for the caller. Takes the model's lock: slow when the weights are not there yet.
- */
+/* With a reference for the caller; slow when the weights are not there yet. Any thread; several
+ * layers of a model may be prepared at once. */
 int prepare_get(struct model *model, const struct layer *layer, int threads, struct prepared **ret,
                 struct err *err);
 void prepare_put(struct model *model, const struct layer *layer, struct prepared *prepared);

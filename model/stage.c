@@ -1,6 +1,7 @@
 #include "model/stage.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,22 +22,65 @@ static void stage_free(struct stage *stage) {
     free(stage);
 }
 
+/* Fewer bytes are not worth a second thread. */
+#define PARALLEL_BYTES_MIN   ((uint64_t)8 << 20)
+#define PARALLEL_THREADS_MAX 4 /* each may have a layer's folded weights in memory meanwhile */
+
+/* Steps that are being prepared, by several threads; each has the place of its error. */
+struct preparing {
+    struct stage *stage;
+    int *codes;
+    struct err *errs;
+};
+
+static void prepare_step(void *arg, int task, int thread) {
+    const struct preparing *p = arg;
+    struct stage_step *step = &p->stage->steps[task];
+    (void)thread;
+    p->codes[task] = prepare_get(p->stage->model, step->layer, p->stage->threads, &step->prepared,
+                                 &p->errs[task]);
+}
+
+/* How many threads are worth having for the stage's weights: never more than there are CPUs. */
+static int count_threads(const struct stage *stage) {
+    uint64_t bytes = 0;
+    cpu_set_t cpus;
+    for (uint32_t s = 0; s < stage->steps_count; s++)
+        bytes += stage->steps[s].layer->info.weight_bytes;
+    if (bytes < PARALLEL_BYTES_MIN || sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
+        return 1;
+    int count = CPU_COUNT(&cpus);
+    return count < PARALLEL_THREADS_MAX ? count : PARALLEL_THREADS_MAX;
+}
+
 static int prepare_steps(struct stage *stage, struct err *err) {
-    struct model *model = stage->model;
     size_t count = stage->last - stage->first;
+    int rc = 0;
     stage->steps = calloc(count, sizeof(*stage->steps));
-    if (!stage->steps)
-        return err_set(err, -ENOMEM, "no memory for %zu layers", count);
-    for (size_t i = 0; i < count; i++) {
-        struct stage_step *step = &stage->steps[i];
-        step->layer = model->layers[stage->first + i];
-        stage->steps_count++;
-        int rc = prepare_get(model, step->layer, stage->threads, &step->prepared, err);
-        if (rc < 0)
-            return rc;
-        stage->weight_bytes += step->prepared->bytes;
+    struct preparing p = {.stage = stage,
+                          .codes = calloc(count, sizeof(*p.codes)),
+                          .errs = calloc(count, sizeof(*p.errs))};
+    if (!stage->steps || !p.codes || !p.errs) {
+        rc = err_set(err, -ENOMEM, "no memory for %zu layers", count);
+        goto done;
     }
-    return 0;
+    for (size_t i = 0; i < count; i++)
+        stage->steps[i].layer = stage->model->layers[stage->first + i];
+    stage->steps_count = (uint32_t)count;
+    int threads_count = count_threads(stage);
+    struct kn_threads *threads = threads_count > 1 ? kn_threads_new(threads_count) : NULL;
+    kn_parallel(threads, (int)count, prepare_step, &p);
+    kn_threads_free(threads);
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        if (p.codes[i] < 0)
+            rc = err_set(err, p.codes[i], "%s", p.errs[i].text);
+        else
+            stage->weight_bytes += stage->steps[i].prepared->bytes;
+    }
+done:
+    free(p.codes);
+    free(p.errs);
+    return rc;
 }
 
 int stage_new(struct model *model, size_t first, size_t last, const struct stage_options *options,

@@ -145,10 +145,12 @@ static int fold_affine(const struct op_prep *prep, size_t oc, size_t group, size
     memset(bias, 0, oc * sizeof(float));
     if (prep->node->inputs_count > 2 && prep->numbers[2])
         memcpy(bias, prep->numbers[2]->data, oc * sizeof(float));
-    for (size_t i = 0; i < total; i++) {
-        size_t c =
-            by_row ? i / per_oc : i / k % in_group + i / (k * in_group * rows_in_group) * in_group;
-        w[i] = (float)((double)w[i] * prep->scale[c]);
+    /* Runs of one channel: a row, or the taps of one input channel. */
+    size_t run = by_row ? per_oc : k;
+    for (size_t i = 0; i < total / run; i++) {
+        size_t c = by_row ? i : i % in_group + i / (in_group * rows_in_group) * in_group;
+        for (size_t j = i * run; j < (i + 1) * run; j++)
+            w[j] = (float)((double)w[j] * prep->scale[c]);
     }
     for (size_t c = 0; c < oc; c++)
         bias[c] = (float)((double)bias[c] * prep->scale[c] + prep->shift[c]);
