@@ -19,7 +19,7 @@ import time
 
 PERIOD_US = 5000      # of the quota
 QUOTA_MIN_US = 1000   # the kernel's own limit
-WEIGHT = 20           # of all devices together, against a process outside, on each core
+WEIGHT = 100          # of all devices together, against a group of others, on each core
 SUBNET = "10.77.0"    # of the emulated network
 BURST_BYTES = 66 << 10  # at least one segment of the largest size that TCP hands down
 BURST_S = 0.004         # and what the link carries until a late timer is served
