@@ -1,5 +1,4 @@
 /* Operators that make numbers: OneHot (9, 11), CumSum (11, 14), Range (11), EyeLike (9, 22). */
-#include "model/fold.h"
 #include "model/ops/kinds.h"
 
 #include <errno.h>
@@ -12,22 +11,29 @@ struct one_hot_plan {
 };
 
 /* depth and the indices may be of any type: they are read as integers. */
-static int read_depth(const struct op_call *call, int64_t *ret) {
-    const struct constant *constant;
+static int read_depth(struct op_call *call, int64_t *ret) {
+    const void *number;
+    size_t count;
     int rc = op_type(call, 1, OP_NUMBERS);
     if (rc < 0)
         return rc;
     if (op_count(op_in(call, 1)) != 1)
         return op_fail(call, -EBADMSG, "input 1 must be one number");
-    if (!op_constant(call, 1))
-        return op_fail(call, -ENOTSUP, "input 1 ('%s') must be known when the model is loaded",
-                       op_in(call, 1)->name);
-    rc = fold_numbers(call->fold, call->node->inputs[1], &constant, call->err);
+    enum dtype dtype = op_in(call, 1)->dtype;
+    if (!op_known(call, 1) && op_bounded(call, 1)) {
+        rc = op_sizes(call, 1, ret, 1, &count);
+    } else {
+        rc = op_numbers(call, 1, 1, &number);
+        uint64_t aligned;
+        if (rc == 0)
+            memcpy(&aligned, number, dtype_size(dtype));
+        if (rc == 0)
+            kn_cast((enum kn_type)dtype, KN_INT64, &aligned, ret, 1);
+    }
     if (rc < 0)
         return rc;
-    uint64_t aligned;
-    memcpy(&aligned, constant->data, constant->bytes);
-    kn_cast((enum kn_type)constant->desc.dtype, KN_INT64, &aligned, ret, 1);
+    if (call->least && *ret < 1)
+        *ret = 1;
     if (*ret < 1 || *ret > OP_DIM_MAX)
         return op_fail(call, -EBADMSG, "depth cannot be %lld", (long long)*ret);
     return 0;
@@ -117,23 +123,25 @@ const struct op_kind kind_cumsum = {
 
 static int range_plan(struct op_call *call, void *ret) {
     (void)ret;
-    const struct constant *numbers[3];
+    uint64_t numbers[3] = {0}; /* of any type; aligned */
     enum dtype dtype = op_in(call, 0)->dtype;
     for (size_t i = 0; i < 3; i++) {
+        const void *number = NULL;
+        int64_t limit;
+        size_t found;
         int rc = op_type(call, i, OP_TYPE(dtype));
         if (rc == 0 && op_count(op_in(call, i)) != 1)
             return op_fail(call, -EBADMSG, "input %zu must be one number", i);
-        if (rc == 0 && !op_constant(call, i))
-            return op_fail(call, -ENOTSUP,
-                           "input %zu ('%s') must be known when the model is loaded", i,
-                           op_in(call, i)->name);
-        if (rc == 0)
-            rc = fold_numbers(call->fold, call->node->inputs[i], &numbers[i], call->err);
+        /* The limit may follow from shapes that depend on data: it grows with them. */
+        if (rc == 0 && i == 1 && dtype == DTYPE_INT64 && !op_known(call, i))
+            rc = op_sizes(call, i, &limit, 1, &found);
+        else if (rc == 0)
+            rc = op_numbers(call, i, 1, &number);
         if (rc < 0)
             return rc;
+        memcpy(&numbers[i], number ? number : (const void *)&limit, dtype_size(dtype));
     }
-    double count =
-        kn_range_count((enum kn_type)dtype, numbers[0]->data, numbers[1]->data, numbers[2]->data);
+    double count = kn_range_count((enum kn_type)dtype, &numbers[0], &numbers[1], &numbers[2]);
     if (!(count <= (double)OP_DIM_MAX))
         return op_fail(call, -ENOTSUP, "%g numbers of type %s are not supported", count,
                        dtype_name(dtype));

@@ -96,6 +96,38 @@ static int slice_axis(const struct op_call *call, struct copy_plan *plan, int ax
     return 0;
 }
 
+/* Starts or ends are known when the node runs: at load, the most is everything. */
+static int slice_bound(struct op_call *call) {
+    int64_t axes[TENSOR_MAX_RANK], steps[TENSOR_MAX_RANK], dims[TENSOR_MAX_RANK];
+    size_t axes_count, steps_count;
+    bool axes_given, steps_given, bounded[TENSOR_MAX_RANK] = {false};
+    int rc = op_rank(call, 1, 1, 1);
+    if (rc == 0)
+        rc = op_list(call, "axes", 3, axes, TENSOR_MAX_RANK, &axes_count, &axes_given);
+    if (rc == 0)
+        rc = op_list(call, "steps", 4, steps, TENSOR_MAX_RANK, &steps_count, &steps_given);
+    if (rc < 0)
+        return rc;
+    const struct tensor_desc *x = op_in(call, 0);
+    size_t count = op_count(op_in(call, 1));
+    if (count > (size_t)x->rank || (axes_given && axes_count != count) ||
+        (steps_given && steps_count != count))
+        return op_fail(call, -EBADMSG, "starts, axes and steps are not of one length");
+    memcpy(dims, x->dims, sizeof(dims));
+    for (size_t i = 0; i < count; i++) {
+        int axis;
+        rc = op_axis(call, axes_given ? axes[i] : (int64_t)i, x->rank, &axis);
+        if (rc < 0)
+            return rc;
+        bounded[axis] = true;
+    }
+    rc = op_set(call, 0, x->dtype, x->rank, dims);
+    for (int d = 0; d < x->rank && rc == 0; d++)
+        if (bounded[d])
+            op_set_bound(call, 0, d);
+    return rc;
+}
+
 static int slice_plan(struct op_call *call, void *ret) {
     struct copy_plan *plan = ret;
     int64_t starts[TENSOR_MAX_RANK], ends[TENSOR_MAX_RANK], axes[TENSOR_MAX_RANK],
@@ -103,6 +135,8 @@ static int slice_plan(struct op_call *call, void *ret) {
     size_t count, ends_count, axes_count, steps_count;
     bool given, axes_given, steps_given, used[TENSOR_MAX_RANK] = {false};
     int rc = op_type(call, 0, OP_TYPES);
+    if (rc == 0 && op_in(call, 1) && op_in(call, 2) && !(op_known(call, 1) && op_known(call, 2)))
+        return slice_bound(call);
     if (rc == 0)
         rc = op_list(call, "starts", 1, starts, TENSOR_MAX_RANK, &count, &given);
     if (rc == 0)

@@ -1,5 +1,4 @@
 /* Operators that move no data: another shape of the same bytes, or a shape itself. */
-#include "model/fold.h"
 #include "model/ops/kinds.h"
 
 #include <errno.h>

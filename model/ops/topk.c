@@ -19,12 +19,15 @@ static int check_order(const struct op_call *call) {
     return rc;
 }
 
-/* k: an attribute, later an input. */
-static int read_k(const struct op_call *call, int64_t *ret) {
+/* k: an attribute, later an input. Where that is known when the node runs, INT64_MAX at load. */
+static int read_k(struct op_call *call, int64_t *ret) {
     size_t count;
     *ret = node_int(call->node, "k", -1);
     if (call->node->opset >= 10) {
-        int rc = op_ints(call, 1, ret, 1, &count);
+        *ret = INT64_MAX;
+        if (!op_bounded(call, 1))
+            return 0;
+        int rc = op_sizes(call, 1, ret, 1, &count);
         if (rc < 0)
             return rc;
         if (count != 1)
@@ -44,6 +47,9 @@ static int topk_plan(struct op_call *call, void *ret) {
     if (rc < 0)
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
+    bool bound = call->node->opset >= 10 && !op_known(call, 1);
+    if (bound && k > x->dims[axis])
+        k = x->dims[axis];
     if (k < 0 || k > x->dims[axis])
         return op_fail(call, -EBADMSG, "%lld of %lld elements cannot be taken", (long long)k,
                        (long long)x->dims[axis]);
@@ -56,7 +62,11 @@ static int topk_plan(struct op_call *call, void *ret) {
     memcpy(dims, x->dims, sizeof(dims));
     dims[axis] = k;
     rc = op_set(call, 0, x->dtype, x->rank, dims);
-    return rc < 0 ? rc : op_set(call, 1, DTYPE_INT64, x->rank, dims);
+    if (rc == 0)
+        rc = op_set(call, 1, DTYPE_INT64, x->rank, dims);
+    for (size_t i = 0; i < 2 && rc == 0 && bound; i++)
+        op_set_bound(call, i, axis);
+    return rc;
 }
 
 /* Scratch of the kernel, then whichever output nobody wants. */

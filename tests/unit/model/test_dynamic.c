@@ -40,6 +40,16 @@ static const char shapes[] =
     "Mul more n1,three -> more\nConcat wide n1,three -> dims2 | axis=0\n"
     "const number f32 1,1\nExpand grow number,dims2 -> wide\n";
 
+/* Sizes, counts and ends that follow from how much is found. */
+static const char sizes[] =
+    "input x f32 8,6\noutput places\noutput best\noutput at\noutput head\noutput hot\n"
+    "const zero i64 = 0\nconst one i64 = 1\nconst first i64 1 = 0\nconst minus i64 1 = -1\n"
+    "NonZero find x -> found\nShape shape found -> shape\nGather n shape,one -> n\n"
+    "Unsqueeze up n,first -> n1\nRange count zero,n,one -> places\n"
+    "Reshape line x,minus -> line\nTopK top line,n1 -> best,at\nSlice part line,first,n1 -> head\n"
+    "const which i64 3 = 0,2,5\nconst values f32 2 = 0,1\nAdd more n,one -> more\n"
+    "OneHot hot which,more,values -> hot\n";
+
 /* A small detector: boxes and scores of 64 places, those that are left of them, and a second
  * network over what the picture shows there. */
 static const char detector[] =
@@ -220,6 +230,11 @@ static void shapes_of_what_is_found_cross_every_cut(void **state) {
     check_every_cut(shapes);
 }
 
+static void sizes_that_follow_cross_every_cut(void **state) {
+    (void)state;
+    check_every_cut(sizes);
+}
+
 static void a_detector_crosses_every_cut(void **state) {
     (void)state;
     struct model *model = open_text(detector);
@@ -328,6 +343,7 @@ int main(void) {
         cmocka_unit_test(what_is_found_has_its_own_shape_in_each_frame),
         cmocka_unit_test(rows_that_are_found_cross_every_cut),
         cmocka_unit_test(shapes_of_what_is_found_cross_every_cut),
+        cmocka_unit_test(sizes_that_follow_cross_every_cut),
         cmocka_unit_test(a_detector_crosses_every_cut),
         cmocka_unit_test(what_only_constants_decide_is_found_at_load),
         cmocka_unit_test(a_rank_that_depends_on_data_is_refused),
