@@ -164,6 +164,11 @@ static const struct seed seeds[] = {
     {"upsample", 9,
      "input x f32 1,2,4,4\noutput y\nconst s f32 4 = 1,1,2,3\nUpsample n0 x,s -> y | "
      "mode=linear\n"},
+    {"sample", 16,
+     "input x f32 1,2,4,4\ninput g f32 1,3,3,2\ninput r f32 2,4\noutput y\noutput z\n"
+     "const b i64 2 = 0,0\n"
+     "GridSample n0 x,g -> y | align_corners=1 mode=bicubic padding_mode=reflection\n"
+     "RoiAlign n1 x,r,b -> z | output_height=2 output_width=2 sampling_ratio=2\n"},
     {"constants", 13,
      "input x f32 2,2\noutput y\noutput k\nnode k i64 3 = 1,2,3\nnode c f32 2,2\nAdd n0 x,c -> "
      "y\n"},
