@@ -19,7 +19,7 @@
 #define PORT_SIZE      6 /* "65535" and a NUL */
 #define ADDRESS_MAX    (CONFIG_NAME_MAX + PORT_SIZE + 2)
 
-static schema_read read_address, read_http, read_dims, read_pipeline;
+static schema_read read_address, read_http, read_dims, read_pipeline, read_neighbours;
 
 static const struct schema_key keys[] = {
     {.name = "node",
@@ -134,6 +134,11 @@ static const struct schema_key keys[] = {
      .offset = offsetof(struct config, deploy),
      .fallback = "false"},
     {.name = "pipeline", .read = read_pipeline, .computed = "none"},
+    {.name = "neighbours", .read = read_neighbours, .computed = "none"},
+    {.name = "raw_input_stays",
+     .read = schema_read_bool,
+     .offset = offsetof(struct config, raw_input_stays),
+     .fallback = "false"},
 };
 
 static const struct schema_key stage_keys[] = {
@@ -156,6 +161,21 @@ static const struct schema_key stage_keys[] = {
      .max = CONFIG_LAYER_MAX},
 };
 
+static const struct schema_key neighbour_keys[] = {
+    {.name = "node",
+     .read = schema_read_name,
+     .offset = offsetof(struct config_stage, node),
+     .min = 1,
+     .max = CONFIG_NAME_MAX,
+     .required = true},
+    {.name = "address",
+     .read = read_address,
+     .offset = offsetof(struct config_stage, address),
+     .min = 1,
+     .max = 65535,
+     .required = true},
+};
+
 const struct schema_key *config_keys(size_t *ret_count) {
     *ret_count = LENGTH(keys);
     return keys;
@@ -164,6 +184,11 @@ const struct schema_key *config_keys(size_t *ret_count) {
 const struct schema_key *config_stage_keys(size_t *ret_count) {
     *ret_count = LENGTH(stage_keys);
     return stage_keys;
+}
+
+const struct schema_key *config_neighbour_keys(size_t *ret_count) {
+    *ret_count = LENGTH(neighbour_keys);
+    return neighbour_keys;
 }
 
 /* ---- addresses ---------------------------------------------------------------------------------
@@ -315,9 +340,13 @@ static int read_pipeline(const struct schema_file *file, const struct schema_key
     struct config *config = field;
     char what[64];
     size_t count = 0;
+    if (value->kind == TREE_TEXT && strcmp(value->text, "auto") == 0) {
+        config->pipeline_auto = true;
+        return 0;
+    }
     if (value->kind != TREE_LIST)
         return schema_mismatch(file, key, value,
-                               "a list of stages ('- {node: ..., address: ...}')");
+                               "a list of stages ('- {node: ..., address: ...}'), or auto");
     for (const struct tree_node *node = value->first; node; node = node->next)
         count++;
     if (count == 0)
@@ -338,6 +367,48 @@ static int read_pipeline(const struct schema_file *file, const struct schema_key
             schema_read_map(file, stage_keys, LENGTH(stage_keys), node, what, &config->pipeline[i]);
         if (rc == 0)
             rc = check_stage(file, config, i, node, i + 1 == count);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int check_neighbour(const struct schema_file *file, const struct config *config, size_t i,
+                           const struct tree_node *map) {
+    const struct config_stage *own = &config->neighbours[i];
+    for (size_t j = 0; j < i; j++) {
+        const struct config_stage *other = &config->neighbours[j];
+        if (strcmp(own->node, other->node) == 0 || strcmp(own->address, other->address) == 0)
+            return tree_error(file->tree, map, file->err,
+                              "neighbour '%s' has the name or the address of '%s' (line %d)",
+                              own->node, other->node, other->line);
+    }
+    return 0;
+}
+
+static int read_neighbours(const struct schema_file *file, const struct schema_key *key,
+                           const struct tree_node *value, void *field) {
+    struct config *config = field;
+    char what[64];
+    if (value->kind != TREE_LIST)
+        return schema_mismatch(file, key, value,
+                               "a list of devices ('- {node: ..., address: ...}')");
+    config->neighbours = calloc(CONFIG_NEIGHBOURS_MAX, sizeof(*config->neighbours));
+    if (!config->neighbours)
+        return schema_no_memory(file);
+    for (const struct tree_node *node = value->first; node; node = node->next) {
+        if (config->neighbours_count == CONFIG_NEIGHBOURS_MAX)
+            return tree_error(file->tree, node, file->err, "'%s' has more than %d devices",
+                              key->name, CONFIG_NEIGHBOURS_MAX);
+        size_t i = config->neighbours_count++;
+        struct config_stage *neighbour = &config->neighbours[i];
+        snprintf(what, sizeof(what), "device %zu of 'neighbours'", i + 1);
+        neighbour->line = node->line;
+        neighbour->column = node->column;
+        int rc =
+            schema_read_map(file, neighbour_keys, LENGTH(neighbour_keys), node, what, neighbour);
+        if (rc == 0)
+            rc = check_neighbour(file, config, i, node);
         if (rc < 0)
             return rc;
     }
@@ -392,7 +463,11 @@ static int check_whole(const struct schema_file *file, struct config *config) {
     config->line_model = model ? model->line : 0;
     config->line_listen = listen ? listen->next->line : 0;
     config->column_listen = listen ? listen->next->column : 0;
-    if (config->pipeline_count && !config->model)
+    if (config->neighbours && !config->pipeline_auto)
+        return tree_error(file->tree, tree_find(root, "neighbours"), file->err,
+                          "'neighbours' are for 'pipeline: auto', with which this device plans the "
+                          "line itself: write that, or remove them");
+    if ((config->pipeline_count || config->pipeline_auto) && !config->model)
         return tree_error(file->tree, pipeline, file->err,
                           "'pipeline' needs a 'model': name the ONNX file that it runs");
     return refuse_later_keys(file, config);
@@ -452,6 +527,11 @@ void config_free(struct config *config) {
         free(config->pipeline[i].until);
     }
     free(config->pipeline);
+    for (size_t i = 0; i < config->neighbours_count; i++) {
+        free(config->neighbours[i].node);
+        free(config->neighbours[i].address);
+    }
+    free(config->neighbours);
     schema_free_dims(config->dims, config->dims_count);
     free(config->file);
     free(config->node);
@@ -461,6 +541,31 @@ void config_free(struct config *config) {
     free(config->model);
     free(config->state);
     free(config);
+}
+
+int config_copy_for_model(const struct config *config, struct config **ret_config) {
+    struct config *copy = calloc(1, sizeof(*copy));
+    if (!copy)
+        return -ENOMEM;
+    copy->cache = config->cache;
+    copy->line_model = config->line_model;
+    copy->file = strdup(config->file);
+    copy->model = strdup(config->model);
+    copy->state = config->state ? strdup(config->state) : NULL;
+    copy->dims = calloc(config->dims_count + 1, sizeof(*copy->dims));
+    bool good = copy->file && copy->model && copy->dims && (copy->state || !config->state);
+    for (size_t i = 0; good && i < config->dims_count; i++) {
+        copy->dims[i].value = config->dims[i].value;
+        copy->dims[i].name = strdup(config->dims[i].name);
+        good = copy->dims[i].name != NULL;
+        copy->dims_count++;
+    }
+    if (!good) {
+        config_free(copy);
+        return -ENOMEM;
+    }
+    *ret_config = copy;
+    return 0;
 }
 
 /* ---- the command line --------------------------------------------------------------------------

@@ -10,10 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CONFIG_FILE_MAX   (1u << 20) /* bytes of a YAML file */
-#define CONFIG_STAGES_MAX 1024
-#define CONFIG_NAME_MAX   255  /* bytes of a node's name and of a host */
-#define CONFIG_LAYER_MAX  1023 /* bytes of a layer's name */
+#define CONFIG_FILE_MAX       (1u << 20) /* bytes of a YAML file */
+#define CONFIG_STAGES_MAX     1024
+#define CONFIG_NEIGHBOURS_MAX 63
+#define CONFIG_NAME_MAX       255  /* bytes of a node's name and of a host */
+#define CONFIG_LAYER_MAX      1023 /* bytes of a layer's name */
 
 /* One line of `pipeline:`. */
 struct config_stage {
@@ -36,6 +37,11 @@ struct config {
     size_t dims_count;
     struct config_stage *pipeline; /* NULL: none. A node that is not in it is idle */
     size_t pipeline_count;
+    bool pipeline_auto; /* this device plans the line itself, with neighbours; then pipeline is NULL
+                         */
+    struct config_stage *neighbours; /* node and address only; NULL: none */
+    size_t neighbours_count;
+    bool raw_input_stays;  /* with pipeline_auto: the first convolution runs here */
     char *state;           /* folder for what is kept between starts; NULL: there is none */
     bool deploy;           /* hand the pipeline out to the devices of its other stages */
     uint64_t cache;        /* bytes of parts kept in state; default 1 GiB */
@@ -66,6 +72,10 @@ int config_parse(const char *text, size_t size, const char *name, struct config 
                  struct err *err);
 void config_free(struct config *config);
 
+/* Copies what is needed to open the model and to keep parts of it, for another thread: the
+ * configuration may be read again meanwhile. It has a model. 0 or -ENOMEM. */
+int config_copy_for_model(const struct config *config, struct config **ret_config);
+
 /* Applies the command line's --node and --listen (NULL: not given) and then settles where to
  * listen, and where to keep state: in `state:`, in $STATE_DIRECTORY of the service manager, or in
  * $XDG_STATE_HOME/convoy/NODE (~/.local/state/convoy/NODE). Every program calls it once after
@@ -76,11 +86,12 @@ void config_free(struct config *config);
  */
 int config_override(struct config *config, const char *node, const char *listen, struct err *err);
 
-/* The table of the keys that a configuration may have, or of those of a stage; for tests of the
- * documents. Static. */
+/* The table of the keys that a configuration may have, or of those of a stage or a neighbour; for
+ * tests of the documents. Static. */
 struct schema_key;
 const struct schema_key *config_keys(size_t *ret_count);
 const struct schema_key *config_stage_keys(size_t *ret_count);
+const struct schema_key *config_neighbour_keys(size_t *ret_count);
 
 /* The index in the pipeline of the stage that config->node runs, or -1: it is idle. */
 int config_find_stage(const struct config *config);

@@ -229,6 +229,12 @@ static int check_config(const struct config *config, bool json, struct err *err)
         return err_set(err, -ENOTSUP,
                        "%s: `http:` is not supported by this version; remove the line",
                        config->file);
+    if (config->pipeline_auto) {
+        printf("%s: device %s plans the line itself, with %zu neighbour%s, at %s\n", config->file,
+               config->node, config->neighbours_count, config->neighbours_count == 1 ? "" : "s",
+               config->listen);
+        return json_flush(stdout, err);
+    }
     if (config->pipeline_count == 0) {
         printf("%s: no pipeline: device %s would wait at %s for work\n", config->file, config->node,
                config->listen);

@@ -8,6 +8,7 @@
 #include "ctl/table.h"
 
 #include "config/devices.h"
+#include "model/numbers.h"
 #include "plan/planner.h"
 #include "plan/simulate.h"
 
@@ -34,7 +35,7 @@ struct planning {
     struct network network;
     struct devices *devices;
     size_t layers;
-    uint64_t *cut_bytes, *weight_bytes, *arena_bytes; /* for cost_network */
+    struct model_numbers numbers;
     struct cost_network cost_network;
     double **layer_us; /* [devices->count] */
     struct cost_device *cost_devices;
@@ -76,48 +77,16 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
 /* ---- what goes in ------------------------------------------------------------------------------
  */
 
-static uint64_t descs_bytes(const struct tensor_desc *descs, size_t count) {
-    uint64_t sum = 0;
-    for (size_t i = 0; i < count; i++) {
-        size_t bytes;
-        if (tensor_desc_bytes(&descs[i], &bytes) == 0)
-            sum += bytes;
-    }
-    return sum;
-}
-
-/* Whether a layer is, or contains, a convolution or another product with weights. */
-static bool mixes_inputs(const struct model_layer *layer) {
-    return strstr(layer->op, "Conv") || strstr(layer->op, "Gemm") || strstr(layer->op, "MatMul");
-}
-
 static int describe_network(struct planning *p, struct err *err) {
-    const struct model *model = p->network.model;
-    p->layers = model_layers_count(model);
-    p->cut_bytes = calloc(p->layers + 1, sizeof(*p->cut_bytes));
-    p->weight_bytes = calloc(p->layers + 1, sizeof(*p->weight_bytes));
-    p->arena_bytes = calloc(p->layers + 1, sizeof(*p->arena_bytes));
-    if (!p->cut_bytes || !p->weight_bytes || !p->arena_bytes)
+    if (model_numbers_init(&p->numbers, p->network.model) < 0)
         return err_set(err, -ENOMEM, "out of memory");
-    for (size_t i = 0; i <= p->layers; i++) {
-        size_t count;
-        const struct tensor_desc *descs = model_cut(model, i, &count);
-        p->cut_bytes[i] = descs_bytes(descs, count);
-    }
-    size_t first_cut = 1;
-    while (p->devices->raw_input_stays && first_cut < p->layers &&
-           !mixes_inputs(model_layer(model, first_cut - 1)))
-        first_cut++;
-    for (size_t i = 0; i < p->layers; i++) {
-        const struct model_layer *layer = model_layer(model, i);
-        p->weight_bytes[i] = layer->weight_bytes;
-        p->arena_bytes[i] = p->cut_bytes[i] + layer->output_bytes;
-    }
-    p->cost_network = (struct cost_network){.layers = p->layers,
-                                            .cut_bytes = p->cut_bytes,
-                                            .weight_bytes = p->weight_bytes,
-                                            .arena_bytes = p->arena_bytes,
-                                            .first_cut = first_cut};
+    p->layers = p->numbers.layers;
+    p->cost_network = (struct cost_network){
+        .layers = p->layers,
+        .cut_bytes = p->numbers.cut_bytes,
+        .weight_bytes = p->numbers.weight_bytes,
+        .arena_bytes = p->numbers.arena_bytes,
+        .first_cut = p->devices->raw_input_stays ? p->numbers.first_mixed : 1};
     return 0;
 }
 
@@ -192,9 +161,7 @@ static void fini(struct planning *p) {
         free(p->layer_us[i]);
     free(p->layer_us);
     free(p->cost_devices);
-    free(p->cut_bytes);
-    free(p->weight_bytes);
-    free(p->arena_bytes);
+    model_numbers_fini(&p->numbers);
     devices_free(p->devices);
     network_close(&p->network);
 }
@@ -257,7 +224,8 @@ static json_t *stage_json(const struct planning *p, size_t k) {
     json_object_set_new(entry, "compute_ms", json_number(stage->compute_us / 1e3));
     json_object_set_new(entry, "send_ms", json_number(stage->send_us / 1e3));
     json_object_set_new(entry, "receive_ms", json_number(stage->receive_us / 1e3));
-    json_object_set_new(entry, "cut_bytes", json_integer((json_int_t)p->cut_bytes[stage->last]));
+    json_object_set_new(entry, "cut_bytes",
+                        json_integer((json_int_t)p->numbers.cut_bytes[stage->last]));
     json_object_set_new(entry, "memory_bytes", json_integer((json_int_t)stage->memory));
     if (p->simulation.stages) {
         const struct simulate_stage *busy = &p->simulation.stages[k];
@@ -316,7 +284,7 @@ static void add_stage_row(struct table *table, const struct planning *p, size_t 
     table_cell(table, "%.2f", stage->send_us / 1e3);
     table_cell(table, "%s",
                stage->last < p->layers
-                   ? format_bytes((double)p->cut_bytes[stage->last], bytes, sizeof(bytes))
+                   ? format_bytes((double)p->numbers.cut_bytes[stage->last], bytes, sizeof(bytes))
                    : "-");
     table_cell(table, "%s", format_bytes((double)stage->memory, bytes, sizeof(bytes)));
 }

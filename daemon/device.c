@@ -301,6 +301,7 @@ static void on_built(struct job *job, bool is_closing) {
         log_info("reload: %s has been read", device->config->file);
         device_adopt(device, held);
         deploy_configured(device);
+        pilot_configured(device);
     }
     free(reload);
     finish_reload(device);
@@ -468,6 +469,7 @@ static void on_tick(uv_timer_t *timer) {
         peer_tick(peer, now_us);
     status_tick(device, now_us);
     deploy_tick(device, now_us);
+    pilot_tick(device, now_us);
     expire_sessions(device, now_us);
     release_unneeded(device, now_us);
     if (now_us - device->last_trim_us > TRIM_US) {
@@ -510,6 +512,7 @@ static void stop(struct device *device) {
     close_listeners(device);
     workers_close(device->workers);
     recruit_close(device->recruit);
+    pilot_close(device, true);
     deploy_close(device->deploy);
     builder_close(device->builder);
     device->workers = NULL;
@@ -666,5 +669,6 @@ int device_start(uv_loop_t *loop, const struct device_options *options,
     device->last_tick_us = device_now_us();
     device_adopt(device, held);
     deploy_configured(device);
+    pilot_configured(device);
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "daemon/control/builder.h"
 #include "daemon/control/cache.h"
 #include "daemon/control/deploy.h"
+#include "daemon/control/pilot.h"
 #include "daemon/control/planset.h"
 #include "daemon/control/recruit.h"
 #include "daemon/control/status.h"
@@ -52,6 +53,7 @@ struct device {
     struct status_list status_requests;
     struct recruit *recruit;        /* as one of the devices of a plan that is handed out */
     struct deploy *deploy;          /* as its ingress */
+    struct pilot *pilot;            /* as one that plans its line itself; NULL: it does not */
     struct apply apply;             /* a client's wish that it be */
     struct cache *cache;            /* of the builder's jobs; NULL until one of them needs it */
     struct cache_usage cache_usage; /* as the last of them left it */

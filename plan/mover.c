@@ -203,9 +203,6 @@ double mover_problem_period(const struct mover_problem *problem, const struct co
     if (own && problem->cost && renumber(own, problem->number)) {
         cost_evaluate(problem->cost, own);
         period = own->period_us;
-        for (size_t k = 0; k < own->count; k++)
-            if (own->stages[k].memory > problem->devices[own->stages[k].devices[0]].memory)
-                period = INFINITY;
     }
     cost_line_free(own);
     return period;

@@ -29,7 +29,7 @@ extern const struct mover_options mover_defaults;
 struct mover_device {
     bool is_there; /* it can be used */
     int workers;
-    uint64_t memory; /* UINT64_MAX: not limited */
+    uint64_t memory; /* for one more stage beside what it runs; UINT64_MAX: not limited */
     double slowness; /* its time by the reference's; 1 until it was measured */
     double variance; /* of single measurements of it, in logarithms */
     double rate;     /* of its port, bytes per microsecond; INFINITY until it was measured */
@@ -82,7 +82,7 @@ struct mover_problem *mover_problem_new(const struct mover *mover, uint64_t now_
 void mover_problem_free(struct mover_problem *problem);
 
 /* What a line of device indices will do, as far as is known now: INFINITY when one of its devices
- * is away or its memory too small. */
+ * is away. Memory is not looked at: the line that runs has what it needs. */
 double mover_problem_period(const struct mover_problem *problem, const struct cost_line *line);
 
 /* The best line of the devices that are there; its device indices are the mover's. For

@@ -11,32 +11,6 @@
 /* ---- the request -------------------------------------------------------------------------------
  */
 
-/* The configuration may be read again while the builder works: it gets what it needs of it. */
-static int copy_config(const struct config *config, struct config **ret_config) {
-    struct config *copy = calloc(1, sizeof(*copy));
-    if (!copy)
-        return -ENOMEM;
-    copy->cache = config->cache;
-    copy->line_model = config->line_model;
-    copy->file = strdup(config->file);
-    copy->model = strdup(config->model);
-    copy->state = config->state ? strdup(config->state) : NULL;
-    copy->dims = calloc(config->dims_count + 1, sizeof(*copy->dims));
-    bool good = copy->file && copy->model && copy->dims && (copy->state || !config->state);
-    for (size_t i = 0; good && i < config->dims_count; i++) {
-        copy->dims[i].value = config->dims[i].value;
-        copy->dims[i].name = strdup(config->dims[i].name);
-        good = copy->dims[i].name != NULL;
-        copy->dims_count++;
-    }
-    if (!good) {
-        config_free(copy);
-        return -ENOMEM;
-    }
-    *ret_config = copy;
-    return 0;
-}
-
 static int copy_stages(struct deployment *deployment, const struct deploy_request *request) {
     for (size_t i = 0; i < deployment->count; i++) {
         const struct deploy_stage *stage = &request->stages[i];
@@ -94,7 +68,7 @@ struct deployment *deploy_copy_request(struct device *device,
     deployment->requests = calloc(count, sizeof(*deployment->requests));
     deployment->until_names = calloc(count, sizeof(*deployment->until_names));
     if (!deployment->devices || !deployment->targets || !deployment->requests ||
-        !deployment->until_names || copy_config(device->config, &deployment->config) < 0)
+        !deployment->until_names || config_copy_for_model(device->config, &deployment->config) < 0)
         goto fail;
     deployment->count = count;
     for (size_t i = 0; i < count; i++) {

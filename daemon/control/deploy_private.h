@@ -59,7 +59,7 @@ struct deployment {
     size_t result_bytes;
 
     /* For the builder: copies. */
-    struct config *config; /* its own reading of what it needs; see copy_config() */
+    struct config *config; /* see config_copy_for_model() */
     struct held_settings settings;
     struct model *model; /* open already, with a reference; NULL: to be opened */
     uint8_t model_digest[SHA256_SIZE];

@@ -128,8 +128,7 @@ static void fill_facts(struct device *device, uint64_t now_us, Convoy__StageStat
     stage->throttled = facts->throttled == FACTS_YES ? 2 : facts->throttled == FACTS_NO ? 1 : 0;
 }
 
-static void fill_own(struct device *device, Convoy__StageStatus *stage, char *state,
-                     size_t state_size) {
+void status_own(struct device *device, Convoy__StageStatus *stage, char *state, size_t state_size) {
     const struct flow *flow = &device->flow;
     const struct held *held = plan_in_use(device);
     uint64_t now_us = device_now_us();
@@ -167,6 +166,7 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
     const struct held *held = plan_in_use(device);
     char state[CONFIG_NAME_MAX + 32];
     struct plan_list list;
+    char *decisions[PILOT_DECISIONS_MAX];
     if (count > STAGES_MAX)
         count = STAGES_MAX;
     Convoy__StageStatus **stages = calloc(count + 1, sizeof(*stages));
@@ -174,7 +174,7 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
         conn_close(peer_conn(peer), "out of memory");
         return;
     }
-    fill_own(device, &own, state, sizeof(state));
+    status_own(device, &own, state, sizeof(state));
     fill_plans(device, &list, &own);
     stages[0] = &own;
     for (size_t i = 0; i < count; i++)
@@ -185,6 +185,8 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
     status.clients = (uint32_t)device->clients;
     status.sessions = (uint32_t)device->sessions.count;
     status.deployment = (char *)(uintptr_t)deploy_last(device);
+    status.decisions = decisions;
+    status.n_decisions = pilot_decisions(device, decisions);
     if (held) {
         status.model = held->model_name;
         status.model_digest.data = (uint8_t *)(uintptr_t)model_digest(held->model);

@@ -21,6 +21,11 @@ TAILQ_HEAD(status_list, status_pending);
 /* A peer asks; its token comes back with the answer, which follows now or within heartbeat_ms. */
 void status_request(struct device *device, struct peer *peer, const Convoy__StatusRequest *request);
 
+/* This device's own entry of a status: everything in it is borrowed, and but for `state`, which is
+ * written to a buffer of the caller's, valid until the loop goes on. Plans are not listed. */
+void status_own(struct device *device, Convoy__StageStatus *ret_stage, char *state,
+                size_t state_size);
+
 /* The device behind link has answered. */
 void status_answered(struct device *device, struct link *link, const Convoy__Status *status);
 

@@ -111,7 +111,10 @@ static void handle_pong(struct link *link, const Convoy__Message *message) {
 }
 
 static void handle_status(struct link *link, const Convoy__Message *message) {
-    status_answered(link->device, link, message->status);
+    if (link->kind == LINK_CONTROL)
+        pilot_status(link->device, link, message->status);
+    else
+        status_answered(link->device, link, message->status);
 }
 
 static void handle_prepared(struct link *link, const Convoy__Message *message) {

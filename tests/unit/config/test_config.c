@@ -242,11 +242,13 @@ static void unknown_key_is_refused_with_the_nearest(void **state) {
         {"colour: red\n",
          "f.yaml:1:1: unknown key 'colour'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline"},
+         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline, neighbours, "
+         "raw_input_stays"},
         {"\"a\\e[31m\": 1\n",
          "f.yaml:1:1: unknown key 'a?[31m'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline"},
+         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline, neighbours, "
+         "raw_input_stays"},
         {"model: m\npipeline:\n  - node: a\n    adress: 1:1\n",
          "f.yaml:4:5: unknown key 'adress' (did you mean 'address'?)"},
         {"model: m\npipeline:\n  - {node: a, address: b:1, to: c}\n",
@@ -287,9 +289,7 @@ static void wrong_kind_is_refused(void **state) {
          "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to 1 GiB, not a map"},
         {"pipeline: {node: a}\n",
          "f.yaml:1:11: 'pipeline' must be a list of stages ('- {node: ..., "
-         "address: ...}'), not a map"},
-        {"pipeline: auto\n", "f.yaml:1:11: 'pipeline' must be a list of stages ('- {node: ..., "
-                             "address: ...}'), not 'auto'"},
+         "address: ...}'), or auto, not a map"},
         {"pipeline: [a]\n", "f.yaml:1:12: stage 1 of 'pipeline' must be a map of keys and values "
                             "(such as 'node: ...'), not 'a'"},
         {"[a]: b\n", "f.yaml:1:1: a key must be a word, not a list"},
@@ -820,8 +820,58 @@ static void state_is_kept_in_the_service_s_folder_or_the_user_s(void **state) {
     expect_state("", "pi-a", NULL);
 }
 
+static void line_that_plans_itself_names_its_neighbours(void **state) {
+    static const char text[] = "model: m\npipeline: auto\nraw_input_stays: yes\nneighbours:\n"
+                               "- {node: b, address: 'h:1'}\n- {node: c, address: 'h:2'}\n";
+    struct config *config = NULL, *copy = NULL;
+    struct err err = {""};
+    (void)state;
+    assert_int_equal(config_parse(text, sizeof(text) - 1, "d/f.yaml", &config, &err), 0);
+
+    assert_true(config->pipeline_auto && config->raw_input_stays);
+    assert_int_equal(config->pipeline_count, 0);
+    assert_int_equal(config->neighbours_count, 2);
+    assert_string_equal(config->neighbours[1].node, "c");
+    assert_string_equal(config->neighbours[1].address, "h:2");
+    assert_null(config->neighbours[1].until);
+
+    assert_int_equal(config_copy_for_model(config, &copy), 0);
+    assert_string_equal(copy->model, "d/m");
+    config_free(copy);
+    config_free(config);
+}
+
+static void mistakes_about_neighbours_are_named(void **state) {
+    static const struct {
+        const char *text, *words;
+    } cases[] = {
+        {"pipeline: automatic\n",
+         "f.yaml:1:11: 'pipeline' must be a list of stages ('- {node: ..., "
+         "address: ...}'), or auto, not 'automatic'"},
+        {"pipeline: auto\n", "f.yaml:1:1: 'pipeline' needs a 'model'"},
+        {"neighbours: [{node: a, address: 'h:1'}]\n",
+         "f.yaml:1:1: 'neighbours' are for 'pipeline: auto'"},
+        {"model: m\npipeline: auto\nneighbours: 3\n", "must be a list of devices"},
+        {"model: m\npipeline: auto\nneighbours: [{node: a}]\n", "has no 'address'"},
+        {"model: m\npipeline: auto\nneighbours:\n- {node: a, address: 'h:1'}\n"
+         "- {node: b, address: 'h:1'}\n",
+         "f.yaml:5:3: neighbour 'b' has the name or the address of 'a' (line 4)"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct config *config = NULL;
+        struct err err = {""};
+        assert_int_equal(
+            config_parse(cases[i].text, strlen(cases[i].text), "f.yaml", &config, &err), -EINVAL);
+        if (!strstr(err.text, cases[i].words))
+            fail_msg("'%s' gives '%s'", cases[i].text, err.text);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(line_that_plans_itself_names_its_neighbours),
+        cmocka_unit_test(mistakes_about_neighbours_are_named),
         cmocka_unit_test(empty_file_gives_the_defaults),
         cmocka_unit_test(every_key_is_read),
         cmocka_unit_test(state_is_kept_in_the_service_s_folder_or_the_user_s),

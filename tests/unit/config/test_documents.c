@@ -166,21 +166,25 @@ static size_t count_entries(const char *text) {
 }
 
 static void man_page_describes_every_key(void **state) {
-    size_t count, stage_count;
+    size_t count, stage_count, neighbour_count;
     const struct schema_key *keys = config_keys(&count);
     const struct schema_key *stage_keys = config_stage_keys(&stage_count);
+    const struct schema_key *neighbour_keys = config_neighbour_keys(&neighbour_count);
     (void)state;
     char *page = read_page("docs/man/convoy.yaml.5");
     const char *stages = strstr(page, "\nEach stage of");
+    const char *neighbours = strstr(page, "\nEach of the\n.Cm neighbours");
     assert_non_null(stages);
+    assert_non_null(neighbours);
 
     expect_entries(page, keys, count);
     expect_entries(stages, stage_keys, stage_count);
+    expect_entries(neighbours, neighbour_keys, neighbour_count);
     expect_words(page, "max_payload", "1 KiB to 1 GiB");
     expect_words(page, "pipeline", "1 to 1024");
     expect_words(page, "cache", "1 MiB to 1024 GiB");
     expect_words(page, "memory", "1 MiB to 1024 GiB");
-    assert_int_equal(count_entries(page), count + stage_count);
+    assert_int_equal(count_entries(page), count + stage_count + neighbour_count);
     free(page);
 }
 
@@ -215,6 +219,21 @@ static void man_page_of_devices_describes_every_key(void **state) {
     free(page);
 }
 
+static void example_that_plans_itself_has_two_neighbours(void **state) {
+    struct config *config = NULL;
+    struct err err = {""};
+    (void)state;
+
+    int rc = config_load("config/examples/auto.yaml", &config, &err);
+
+    assert_string_equal(err.text, "");
+    assert_int_equal(rc, 0);
+    assert_true(config->pipeline_auto && config->raw_input_stays);
+    assert_int_equal(config->neighbours_count, 2);
+    assert_int_equal(access(config->model, R_OK), 0);
+    config_free(config);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(examples_are_good_lines_of_one_to_four_devices),
@@ -224,6 +243,7 @@ int main(void) {
         cmocka_unit_test(man_page_describes_every_key),
         cmocka_unit_test(man_page_of_sidecars_describes_every_key),
         cmocka_unit_test(man_page_of_devices_describes_every_key),
+        cmocka_unit_test(example_that_plans_itself_has_two_neighbours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

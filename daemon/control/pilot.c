@@ -1,0 +1,600 @@
+#include "daemon/control/pilot.h"
+
+#include "daemon/device.h"
+#include "daemon/log.h"
+#include "model/numbers.h"
+#include "model/profile.h"
+#include "plan/mover.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ASK_US          1000000 /* neighbours are asked, and plans made, so often */
+#define AWAY_US         1000000 /* a link may be lost for so long before its device is planned around */
+#define SETTLE_US       1500000  /* of a new plan, before its times count */
+#define REFUSED_US      60000000 /* a device that has refused is left alone for so long */
+#define RETRY_US        2000000  /* from a failed move to the next attempt */
+#define LESS            0.8      /* of a stage's memory, where that was refused */
+#define GATHER_US       2000000  /* the first plan waits so long for neighbours to answer */
+#define PROFILE_SECONDS 0.7
+#define SLICE_BYTES     (UINT64_C(128) << 20) /* weights that are measured at once */
+#define DECISION_SIZE   400
+#define CHANGE          0.15 /* of a device's slowness or rate: worth being named as the reason */
+
+_Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= MOVER_DEVICES_MAX, "a mover has room for all");
+_Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= DEPLOY_STAGES_MAX, "a deployment has room for all");
+
+/* What a device said last, to tell how much has come since. */
+struct report {
+    uint64_t at_us, frames_out, bytes_out;
+    double busy_us; /* of the link to the next device */
+    char *next;     /* its address */
+};
+
+/* A device of the line-to-be; number 0 is this one. */
+struct member {
+    char *node, *address;
+    struct link *link; /* NULL: this device */
+    bool has_answered; /* since the link came up */
+    uint64_t lost_us;  /* when the link was first seen down; 0: it is up */
+    uint64_t refused_until_us;
+    uint64_t memory_most;     /* less than what it has refused ... */
+    uint64_t memory_until_us; /* ... and for how long that is believed */
+    struct report report;
+    double told_slowness, told_rate; /* when the line was last moved */
+    bool told_there;
+};
+
+struct measure_job {
+    struct job job;
+    struct pilot *pilot;
+    struct config *config;
+    int workers, threads;
+    struct model *model;
+    struct model_numbers numbers;
+    double *layer_us;
+    int rc;
+    struct err err;
+};
+
+struct plan_job {
+    struct job job;
+    struct pilot *pilot;
+    struct mover_problem *problem;
+    struct cost_line *line, *best; /* the one that runs (NULL: none), and the best */
+    double line_us, best_us;
+    int rc;
+    struct err err;
+};
+
+struct pilot {
+    struct device *device; /* NULL: closed */
+    struct member members[CONFIG_NEIGHBOURS_MAX + 1];
+    size_t count;
+    atomic_bool stop; /* the measurement */
+    struct model_numbers numbers;
+    double *layer_us; /* NULL: not measured yet */
+    struct mover mover;
+    struct cost_line *line, *next; /* the one that runs, and the one that is being deployed */
+    uint8_t plan[SHA256_SIZE];     /* of the one that runs */
+    uint64_t asked_us, moved_us, measured_us;
+    uint64_t retry_us; /* no attempt before; 0: there was no failure */
+    bool has_job, is_deploying;
+    double next_gain_from_us, next_gain_to_us; /* predicted periods of the move under way */
+    char decisions[PILOT_DECISIONS_MAX][DECISION_SIZE]; /* a ring */
+    size_t decided;                                     /* ever */
+    int last_rc;                                        /* of planning: a failure is said once */
+};
+
+/* ---- life --------------------------------------------------------------------------------------
+ */
+
+static void pilot_free(struct pilot *pilot) {
+    if (pilot->device || pilot->has_job || pilot->is_deploying)
+        return;
+    for (size_t d = 0; d < pilot->count; d++) {
+        free(pilot->members[d].node);
+        free(pilot->members[d].address);
+        free(pilot->members[d].report.next);
+    }
+    model_numbers_fini(&pilot->numbers);
+    free(pilot->layer_us);
+    cost_line_free(pilot->line);
+    cost_line_free(pilot->next);
+    free(pilot);
+}
+
+void pilot_close(struct device *device, bool is_stopping) {
+    struct pilot *pilot = device->pilot;
+    if (!pilot)
+        return;
+    device->pilot = NULL;
+    atomic_store(&pilot->stop, true);
+    for (size_t d = 1; d < pilot->count; d++)
+        if (pilot->members[d].link)
+            link_drop(pilot->members[d].link);
+    pilot->device = NULL;
+    if (is_stopping)
+        pilot->is_deploying = false; /* done will not be called */
+    pilot_free(pilot);
+}
+
+static void decide(struct pilot *pilot, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Notes a decision, with the time of day, for status and the log. */
+static void decide(struct pilot *pilot, const char *fmt, ...) {
+    char *text = pilot->decisions[pilot->decided++ % PILOT_DECISIONS_MAX];
+    time_t now = time(NULL);
+    struct tm tm;
+    va_list args;
+    localtime_r(&now, &tm);
+    size_t used = strftime(text, DECISION_SIZE, "%H:%M:%S ", &tm);
+    va_start(args, fmt);
+    vsnprintf(text + used, DECISION_SIZE - used, fmt, args);
+    va_end(args);
+    log_info("auto: %s", text + used);
+}
+
+size_t pilot_decisions(const struct device *device, char **ret_texts) {
+    struct pilot *pilot = device->pilot;
+    if (!pilot)
+        return 0;
+    size_t count = pilot->decided < PILOT_DECISIONS_MAX ? pilot->decided : PILOT_DECISIONS_MAX;
+    for (size_t i = 0; i < count; i++)
+        ret_texts[i] = pilot->decisions[(pilot->decided - count + i) % PILOT_DECISIONS_MAX];
+    return count;
+}
+
+/* ---- measuring ---------------------------------------------------------------------------------
+ */
+
+/* Layers [first, *ret_last) whose weights are measured at once: so that a model that does not fit
+ * this device as a whole can be measured all the same. */
+static size_t slice_end(const struct model_numbers *numbers, size_t first) {
+    uint64_t bytes = numbers->weight_bytes[first];
+    size_t last = first + 1;
+    while (last < numbers->layers && bytes + numbers->weight_bytes[last] <= SLICE_BYTES)
+        bytes += numbers->weight_bytes[last++];
+    return last;
+}
+
+static void measure(struct job *job) {
+    struct measure_job *m = (struct measure_job *)(uintptr_t)job;
+    const struct profile_options options = {.workers = m->workers,
+                                            .threads = m->threads,
+                                            .seconds = PROFILE_SECONDS,
+                                            .stop = &m->pilot->stop};
+    m->rc = held_open_model(m->config, &m->model, &m->err);
+    if (m->rc == 0 && model_numbers_init(&m->numbers, m->model) < 0)
+        m->rc = err_set(&m->err, -ENOMEM, "out of memory");
+    if (m->rc == 0 && !(m->layer_us = calloc(m->numbers.layers, sizeof(*m->layer_us))))
+        m->rc = err_set(&m->err, -ENOMEM, "out of memory");
+    for (size_t first = 0; m->rc == 0 && first < m->numbers.layers;) {
+        struct profile profile;
+        size_t last = slice_end(&m->numbers, first);
+        m->rc = profile_measure(m->model, first, last, &options, &profile, &m->err);
+        if (m->rc == 0) {
+            memcpy(m->layer_us + first, profile.layer_us, (last - first) * sizeof(double));
+            profile_fini(&profile);
+        }
+        first = last;
+    }
+}
+
+static void on_measured(struct job *job, bool is_closing) {
+    struct measure_job *m = (struct measure_job *)(uintptr_t)job;
+    struct pilot *pilot = m->pilot;
+    double sum = 0;
+    pilot->has_job = false;
+    if (is_closing || !pilot->device) {
+        pilot_free(pilot);
+    } else if (m->rc < 0) {
+        decide(pilot, "nothing can be planned: %s", m->err.text);
+    } else {
+        pilot->numbers = m->numbers;
+        pilot->layer_us = m->layer_us;
+        m->numbers = (struct model_numbers){.layers = 0};
+        m->layer_us = NULL;
+        const struct cost_network network = {
+            .layers = pilot->numbers.layers,
+            .cut_bytes = pilot->numbers.cut_bytes,
+            .weight_bytes = pilot->numbers.weight_bytes,
+            .arena_bytes = pilot->numbers.arena_bytes,
+            .first_cut = pilot->device->config->raw_input_stays ? pilot->numbers.first_mixed : 1};
+        pilot->measured_us = device_now_us();
+        mover_init(&pilot->mover, &network, pilot->layer_us, pilot->count, &mover_defaults);
+        for (size_t i = 0; i < network.layers; i++)
+            sum += pilot->layer_us[i];
+        decide(pilot, "measured %zu layers here: %.2f ms per frame, %.1f frames/s alone",
+               network.layers, sum / 1e3, sum > 0 ? 1e6 * m->workers / sum : 0);
+    }
+    model_unref(m->model);
+    model_numbers_fini(&m->numbers);
+    free(m->layer_us);
+    config_free(m->config);
+    free(m);
+}
+
+static int submit_measuring(struct pilot *pilot) {
+    const struct config *config = pilot->device->config;
+    struct measure_job *m = calloc(1, sizeof(*m));
+    if (!m || config_copy_for_model(config, &m->config) < 0) {
+        free(m);
+        return -ENOMEM;
+    }
+    m->job.work = measure;
+    m->job.done = on_measured;
+    m->pilot = pilot;
+    m->workers = config->workers;
+    m->threads = config->threads;
+    pilot->has_job = true;
+    builder_submit(pilot->device->builder, &m->job);
+    return 0;
+}
+
+/* ---- what the devices say ----------------------------------------------------------------------
+ */
+
+/* The number of a device by its control link, or of this one. */
+static struct member *find_member(struct pilot *pilot, const struct link *link) {
+    for (size_t d = 1; d < pilot->count; d++)
+        if (pilot->members[d].link == link)
+            return &pilot->members[d];
+    return NULL;
+}
+
+/* The device after number d in the line that runs, or SIZE_MAX. */
+static size_t next_in_line(const struct pilot *pilot, size_t d) {
+    for (size_t k = 0; pilot->line && k + 1 < pilot->line->count; k++)
+        if (pilot->line->stages[k].devices[0] == d)
+            return pilot->line->stages[k + 1].devices[0];
+    return SIZE_MAX;
+}
+
+/* The link's rate since the last report, and its share of the time. */
+static void note_link(struct pilot *pilot, size_t d, const Convoy__StageStatus *s,
+                      uint64_t now_us) {
+    struct report *report = &pilot->members[d].report;
+    size_t next = next_in_line(pilot, d);
+    double busy_us = s->send_mbit > 0 ? (double)s->bytes_out * 8 / s->send_mbit : 0;
+    bool same = report->next && strcmp(report->next, s->address) == 0;
+    if (same && next != SIZE_MAX && s->bytes_out > report->bytes_out && busy_us > report->busy_us &&
+        now_us > report->at_us) {
+        double took_us = busy_us - report->busy_us;
+        mover_note_rate(&pilot->mover, now_us, d, next,
+                        (double)(s->bytes_out - report->bytes_out) / took_us,
+                        took_us / (double)(now_us - report->at_us));
+    }
+    if (!same) {
+        free(report->next);
+        report->next = strdup(s->address);
+    }
+    report->bytes_out = s->bytes_out;
+    report->busy_us = busy_us;
+}
+
+/* available: bytes for one more stage; the one that it runs stays until the new one serves. */
+static void note_status(struct pilot *pilot, size_t d, const Convoy__StageStatus *s,
+                        uint64_t available) {
+    struct member *member = &pilot->members[d];
+    uint64_t now_us = device_now_us();
+    member->has_answered = true;
+    mover_device_there(&pilot->mover, d, (int)s->workers,
+                       now_us < member->memory_until_us && member->memory_most < available
+                           ? member->memory_most
+                           : available);
+    bool is_ours = pilot->line && s->plan.len == SHA256_SIZE &&
+                   memcmp(s->plan.data, pilot->plan, SHA256_SIZE) == 0 &&
+                   now_us - pilot->moved_us > SETTLE_US;
+    if (is_ours && s->frames_out > member->report.frames_out)
+        mover_note_time(&pilot->mover, now_us, d, s->first, s->last, s->compute_ms * 1e3);
+    if (is_ours)
+        note_link(pilot, d, s, now_us);
+    member->report.frames_out = s->frames_out;
+    member->report.at_us = now_us;
+}
+
+void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status) {
+    struct pilot *pilot = device->pilot;
+    struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
+    if (!member || status->n_stages == 0)
+        return;
+    const Convoy__StageStatus *own = status->stages[0];
+    note_status(pilot, (size_t)(member - pilot->members), own,
+                own->memory_available ? own->memory_available : UINT64_MAX);
+}
+
+static void ask(struct pilot *pilot) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
+    request.token = device_now_us();
+    request.alone = true;
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
+    message.status_request = &request;
+    for (size_t d = 1; d < pilot->count; d++)
+        if (link_is_up(pilot->members[d].link))
+            conn_send(pilot->members[d].link->conn, &message);
+}
+
+/* Devices come and go with their links. */
+static void check_links(struct pilot *pilot, uint64_t now_us) {
+    for (size_t d = 1; d < pilot->count; d++) {
+        struct member *member = &pilot->members[d];
+        if (link_is_up(member->link)) {
+            member->lost_us = 0;
+        } else if (member->lost_us == 0) {
+            member->lost_us = now_us;
+        } else if (now_us - member->lost_us > AWAY_US) {
+            member->has_answered = false;
+        }
+        if (!member->has_answered || now_us < member->refused_until_us)
+            mover_device_gone(&pilot->mover, d);
+    }
+}
+
+/* ---- planning ----------------------------------------------------------------------------------
+ */
+
+static void make_plan(struct job *job) {
+    struct plan_job *p = (struct plan_job *)(uintptr_t)job;
+    p->rc = mover_problem_plan(p->problem, &p->best, &p->err);
+    p->line_us = p->line ? mover_problem_period(p->problem, p->line) : INFINITY;
+    p->best_us = p->rc == 0 ? mover_problem_period(p->problem, p->best) : INFINITY;
+}
+
+/* "pi-a 0-12, pi-b 13-38" */
+static const char *line_text(const struct pilot *pilot, const struct cost_line *line, char *buf,
+                             size_t size) {
+    size_t used = 0;
+    buf[0] = '\0';
+    for (size_t k = 0; k < line->count && used < size; k++)
+        used += (size_t)snprintf(buf + used, size - used, "%s%s %zu-%zu", k ? ", " : "",
+                                 pilot->members[line->stages[k].devices[0]].node,
+                                 line->stages[k].first, line->stages[k].last - 1);
+    return buf;
+}
+
+/* What has changed most since the last move: the reason, in words. */
+static const char *reason_text(const struct pilot *pilot, char *buf, size_t size) {
+    double most = log(1 + CHANGE);
+    if (!pilot->line)
+        return "the first plan";
+    snprintf(buf, size, "what was measured since the last move");
+    for (size_t d = 0; d < pilot->count; d++) {
+        const struct member *member = &pilot->members[d];
+        const struct mover_device *known = &pilot->mover.devices[d];
+        if (known->is_there != member->told_there) {
+            snprintf(buf, size, "%s %s", member->node, known->is_there ? "has joined" : "is away");
+            return buf;
+        }
+        double slowness = log(known->slowness / member->told_slowness);
+        if (fabs(slowness) > most) {
+            most = fabs(slowness);
+            snprintf(buf, size, "%s takes %.2f times as long as was known", member->node,
+                     exp(slowness));
+        }
+        double rate = isinf(known->rate)         ? 0
+                      : isinf(member->told_rate) ? log(1 + CHANGE) * 1.001
+                                                 : log(known->rate / member->told_rate);
+        if (fabs(rate) > most) {
+            most = fabs(rate);
+            snprintf(buf, size, "the link of %s does %.0f Mbit/s", member->node, known->rate * 8);
+        }
+    }
+    return buf;
+}
+
+static void remember_reasons(struct pilot *pilot) {
+    for (size_t d = 0; d < pilot->count; d++) {
+        const struct mover_device *known = &pilot->mover.devices[d];
+        pilot->members[d].told_there = known->is_there;
+        pilot->members[d].told_slowness = known->slowness;
+        pilot->members[d].told_rate = known->rate;
+    }
+}
+
+/* A device has refused stage k, or was not reached: it is asked for less, or left alone for a
+ * while.
+ */
+static void note_refusal(struct pilot *pilot, size_t k, Convoy__Code code, uint64_t now_us) {
+    const struct cost_stage *stage = &pilot->next->stages[k];
+    struct member *member = &pilot->members[stage->devices[0]];
+    if (code == CONVOY__CODE__CODE_NO_MEMORY) {
+        member->memory_most = (uint64_t)((double)stage->memory * LESS);
+        member->memory_until_us = now_us + REFUSED_US;
+    } else if (code != CONVOY__CODE__CODE_OK && member->link) {
+        member->refused_until_us = now_us + REFUSED_US;
+    }
+}
+
+/* The line stays as it is. A failure that is no other device's is this one's. */
+static void note_failure(struct pilot *pilot, const struct deploy_outcome *outcome,
+                         uint64_t now_us) {
+    bool is_own = true;
+    for (size_t i = 1; i < outcome->devices_count && i < pilot->next->count; i++) {
+        note_refusal(pilot, i, outcome->devices[i].code, now_us);
+        is_own = is_own && outcome->devices[i].code == CONVOY__CODE__CODE_OK;
+    }
+    if (is_own)
+        note_refusal(pilot, 0, outcome->code, now_us);
+    pilot->retry_us = now_us + RETRY_US;
+    decide(pilot, "not moved: %s", outcome->err.text);
+    cost_line_free(pilot->next);
+    pilot->next = NULL;
+}
+
+static void on_deployed(void *arg, const struct deploy_outcome *outcome) {
+    struct pilot *pilot = arg;
+    char line[DECISION_SIZE / 2], reason[DECISION_SIZE / 4];
+    uint64_t now_us = device_now_us();
+    pilot->is_deploying = false;
+    if (!pilot->device) {
+        pilot_free(pilot);
+        return;
+    }
+    mover_moved(&pilot->mover, now_us);
+    if (outcome->code != CONVOY__CODE__CODE_OK) {
+        note_failure(pilot, outcome, now_us);
+        return;
+    }
+    line_text(pilot, pilot->next, line, sizeof(line));
+    if (isinf(pilot->next_gain_from_us))
+        decide(pilot, "%s: %.1f frames/s predicted; because %s", line, 1e6 / pilot->next_gain_to_us,
+               reason_text(pilot, reason, sizeof(reason)));
+    else
+        decide(pilot, "%s: %.1f frames/s predicted instead of %.1f; because %s", line,
+               1e6 / pilot->next_gain_to_us, 1e6 / pilot->next_gain_from_us,
+               reason_text(pilot, reason, sizeof(reason)));
+    cost_line_free(pilot->line);
+    pilot->line = pilot->next;
+    pilot->next = NULL;
+    pilot->moved_us = now_us;
+    memcpy(pilot->plan, outcome->plan, SHA256_SIZE);
+    remember_reasons(pilot);
+}
+
+/* Has a line deployed; takes it. */
+static void move(struct pilot *pilot, struct cost_line *line) {
+    struct deploy_stage stages[CONFIG_NEIGHBOURS_MAX + 1];
+    const struct deploy_request request = {
+        .stages = stages, .count = line->count, .done = on_deployed, .arg = pilot};
+    struct err err = {""};
+    for (size_t k = 0; k < line->count; k++) {
+        const struct member *member = &pilot->members[line->stages[k].devices[0]];
+        stages[k] = (struct deploy_stage){
+            .node = member->node, .address = member->address, .until = line->stages[k].last - 1};
+    }
+    pilot->is_deploying = true;
+    pilot->next = line;
+    int rc = deploy_run(pilot->device, &request, &err);
+    if (rc == 0)
+        return;
+    pilot->is_deploying = false;
+    pilot->next = NULL;
+    cost_line_free(line);
+    if (rc != -EBUSY)
+        decide(pilot, "not moved: %s", err.text);
+}
+
+static void free_plan_job(struct plan_job *p) {
+    mover_problem_free(p->problem);
+    cost_line_free(p->line);
+    cost_line_free(p->best);
+    free(p);
+}
+
+static void on_planned(struct job *job, bool is_closing) {
+    struct plan_job *p = (struct plan_job *)(uintptr_t)job;
+    struct pilot *pilot = p->pilot;
+    pilot->has_job = false;
+    if (is_closing || !pilot->device) {
+        pilot_free(pilot);
+    } else if (p->rc < 0) {
+        if (p->rc != pilot->last_rc)
+            decide(pilot, "no plan: %s", p->err.text);
+    } else if (!deploy_is_busy(pilot->device) && !pilot->device->draining &&
+               device_now_us() >= pilot->retry_us &&
+               mover_decide(&pilot->mover, device_now_us(), p->line_us, p->best_us) == MOVER_MOVE) {
+        pilot->next_gain_from_us = p->line_us;
+        pilot->next_gain_to_us = p->best_us;
+        move(pilot, p->best);
+        p->best = NULL;
+    }
+    pilot->last_rc = p->rc;
+    free_plan_job(p);
+}
+
+/* The first plan is of all neighbours, unless one does not answer. */
+static bool has_gathered(const struct pilot *pilot, uint64_t now_us) {
+    for (size_t d = 1; d < pilot->count; d++)
+        if (!pilot->members[d].has_answered)
+            return pilot->line || now_us - pilot->measured_us > GATHER_US;
+    return true;
+}
+
+static void submit_planning(struct pilot *pilot, uint64_t now_us) {
+    struct plan_job *p = calloc(1, sizeof(*p));
+    if (!p)
+        return; /* there is always another second */
+    p->job.work = make_plan;
+    p->job.done = on_planned;
+    p->pilot = pilot;
+    p->problem = mover_problem_new(&pilot->mover, now_us);
+    p->line = pilot->line ? cost_line_copy(pilot->line) : NULL;
+    if (!p->problem || (pilot->line && !p->line)) {
+        free_plan_job(p);
+        return;
+    }
+    pilot->has_job = true;
+    builder_submit(pilot->device->builder, &p->job);
+}
+
+/* ---- the clock ---------------------------------------------------------------------------------
+ */
+
+void pilot_tick(struct device *device, uint64_t now_us) {
+    struct pilot *pilot = device->pilot;
+    if (!pilot || !pilot->layer_us || device->draining || now_us - pilot->asked_us < ASK_US)
+        return;
+    Convoy__StageStatus own;
+    char state[CONFIG_NAME_MAX + 32];
+    pilot->asked_us = now_us;
+    check_links(pilot, now_us);
+    status_own(device, &own, state, sizeof(state));
+    uint64_t allowed = device_settings(device).memory, left = own.memory_available;
+    note_status(pilot, 0, &own, left && left < allowed ? left : allowed);
+    ask(pilot);
+    if (!pilot->has_job && !pilot->is_deploying && has_gathered(pilot, now_us))
+        submit_planning(pilot, now_us);
+}
+
+/* ---- the beginning -----------------------------------------------------------------------------
+ */
+
+static int add_member(struct pilot *pilot, const char *node, const char *address) {
+    struct member *member = &pilot->members[pilot->count++];
+    member->node = strdup(node);
+    member->address = strdup(address);
+    if (!member->node || !member->address)
+        return -ENOMEM;
+    if (pilot->count == 1)
+        return 0;
+    member->link = link_hold(pilot->device, node, address);
+    return member->link ? 0 : -ENOMEM;
+}
+
+static int start(struct device *device) {
+    const struct config *config = device->config;
+    struct pilot *pilot = calloc(1, sizeof(*pilot));
+    if (!pilot)
+        return -ENOMEM;
+    device->pilot = pilot;
+    pilot->device = device;
+    int rc = add_member(pilot, config->node, config->listen);
+    for (size_t i = 0; rc == 0 && i < config->neighbours_count; i++) {
+        const struct config_stage *neighbour = &config->neighbours[i];
+        if (strcmp(neighbour->node, config->node) == 0)
+            log_warning("`neighbours:` names this device itself (%s), which takes part anyway",
+                        config->node);
+        else
+            rc = add_member(pilot, neighbour->node, neighbour->address);
+    }
+    return rc == 0 ? submit_measuring(pilot) : rc;
+}
+
+void pilot_configured(struct device *device) {
+    pilot_close(device, false);
+    if (!device->config->pipeline_auto)
+        return;
+    if (start(device) < 0) {
+        log_error("auto: out of memory");
+        pilot_close(device, false);
+    }
+}

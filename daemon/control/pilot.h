@@ -1,0 +1,48 @@
+/* An ingress that plans its line itself (`pipeline: auto`): measures the model, finds the best line
+ * of itself and its neighbours, has it deployed, and moves the cuts when the world changes. What is
+ * known and when it moves is plan/mover.h, handing out is deploy.h; this asks, and says what was
+ * decided.
+ *
+ *   measuring   off the loop: the model is opened, each layer is timed under the load of all
+ * workers flying      once a second every neighbour is asked for its own status (on its control
+ * link, which is there while this is); times and rates go to the mover; off the loop, the best line
+ * is planned; when the mover says so, it is deployed
+ *
+ * A neighbour counts as there from its first answer until its link has been lost for a second. One
+ * that refuses its stage is asked for less (no memory), or left alone for a minute.
+ *
+ * Everything runs on the loop's thread but for the builder's two jobs, of which there is one at a
+ * time. */
+#ifndef CONVOY_DAEMON_CONTROL_PILOT_H
+#define CONVOY_DAEMON_CONTROL_PILOT_H
+
+#include "convoy.pb-c.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PILOT_DECISIONS_MAX 8
+
+struct device;
+struct link;
+struct pilot;
+
+/* The configuration has been read (again): starts anew where it says `pipeline: auto`, or stops. */
+void pilot_configured(struct device *device);
+
+/* Stops; deployments go on, but nothing is decided any more. is_stopping: before deploy_close() and
+ * builder_close(). The device's pointer is cleared; memory goes when nothing is under way. */
+void pilot_close(struct device *device, bool is_stopping);
+
+/* A neighbour has answered on its control link. */
+void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status);
+
+/* Every tick. */
+void pilot_tick(struct device *device, uint64_t now_us);
+
+/* The last decisions, oldest first, at most PILOT_DECISIONS_MAX; borrowed until the next tick.
+ * Returns how many. */
+size_t pilot_decisions(const struct device *device, char **ret_texts);
+
+#endif

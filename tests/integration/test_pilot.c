@@ -1,0 +1,228 @@
+/* A line that plans itself: real daemons that join, leave and come back while frames flow. The
+ * ingress has too little memory for the whole model, so that it needs a neighbour whatever the
+ * machine's other load does to the times. */
+#include "tests/lib/client.h"
+#include "tests/lib/daemons.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MODEL "models/fmnist_resnet.onnx"
+#define TIGHT "memory: 1200 KiB\n" /* its weights alone are 1,180 kB */
+
+static struct oracle oracle;
+
+static int set_up(void **state) {
+    (void)state;
+    oracle_init(&oracle, MODEL);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    oracle_fini(&oracle);
+    return 0;
+}
+
+struct scene {
+    struct daemons line;
+    struct client client, admin;
+};
+
+/* pi-a plans; all others are its neighbours, whether they run or not. */
+static void configure_ingress(struct scene *scene, const char *extra) {
+    const struct daemon_process *first = &scene->line.all[0];
+    FILE *file = fopen(first->yaml, "we");
+    assert_non_null(file);
+    fprintf(file, "node: pi-a\nmodel: %s\nstate: state-pi-a\nworkers: 1\n%spipeline: auto\n",
+            scene->line.model, extra);
+    fprintf(file, "neighbours:\n");
+    for (int i = 1; i < scene->line.count; i++)
+        fprintf(file, "  - {node: %s, address: 127.0.0.1:%u}\n", scene->line.all[i].node,
+                scene->line.all[i].port);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void start(struct scene *scene, int count, const char *extra) {
+    memset(scene, 0, sizeof(*scene));
+    daemons_init(&scene->line, count, MODEL);
+    configure_ingress(scene, extra);
+    for (int i = 1; i < count; i++)
+        daemons_configure_idle(&scene->line, i, "workers: 1\nheartbeat_ms: 1000\n");
+}
+
+static void connect_clients(struct scene *scene) {
+    client_init(&scene->client, &oracle, scene->line.all[0].port);
+    client_connect(&scene->client, CONVOY__ROLE__ROLE_CLIENT);
+    client_init(&scene->admin, &oracle, scene->line.all[0].port);
+    client_connect(&scene->admin, CONVOY__ROLE__ROLE_CLIENT);
+}
+
+static void finish(struct scene *scene) {
+    client_fini(&scene->client);
+    client_fini(&scene->admin);
+    daemons_fini(&scene->line);
+}
+
+static void run_frames(struct scene *scene, size_t count) {
+    scene->client.target += count;
+    client_run(&scene->client, scene->client.target);
+    client_assert_exactly_once(&scene->client, scene->client.target);
+}
+
+/* Number of a device by its name. */
+static int find_daemon(const struct scene *scene, const char *node) {
+    for (int i = 0; i < scene->line.count; i++)
+        if (strcmp(scene->line.all[i].node, node) == 0)
+            return i;
+    fail_msg("who is %s?", node);
+    return -1;
+}
+
+/* Whether a decision says so. */
+static bool has_decided(const Convoy__Status *status, const char *words) {
+    for (size_t i = 0; i < status->n_decisions; i++)
+        if (strstr(status->decisions[i], words))
+            return true;
+    return false;
+}
+
+static void model_that_fits_no_device_is_shared_by_itself(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 3, TIGHT);
+    daemons_start_all(&scene.line);
+    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    connect_clients(&scene);
+
+    run_frames(&scene, 200);
+
+    const Convoy__Status *status = client_status(&scene.admin);
+    assert_true(status->n_stages >= 2);
+    assert_true(has_decided(status, "measured 22 layers here"));
+    assert_true(has_decided(status, "because the first plan"));
+    for (size_t i = 0; i < status->n_stages; i++) {
+        assert_true(status->stages[i]->cores > 0);
+        assert_true(status->stages[i]->memory_available > 0);
+    }
+    finish(&scene);
+}
+
+static void device_that_dies_is_planned_around_and_may_come_back(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 3, TIGHT "heartbeat_ms: 1000\n");
+    daemons_start_all(&scene.line);
+    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    connect_clients(&scene);
+    run_frames(&scene, 50);
+
+    /* Whichever runs the end dies, and the other one has to do without it. */
+    const Convoy__Status *status = client_status(&scene.admin);
+    int dead = find_daemon(&scene, status->stages[status->n_stages - 1]->node), other = 3 - dead;
+    assert_int_not_equal(dead, 0);
+    daemons_kill(&scene.line, dead);
+    run_frames(&scene, 200);
+    status = client_status(&scene.admin);
+    assert_int_equal(status->n_stages, 2);
+    assert_string_equal(status->stages[1]->node, scene.line.all[other].node);
+    char words[32];
+    snprintf(words, sizeof(words), "%s is away", scene.line.all[dead].node);
+    assert_true(has_decided(status, words));
+
+    /* It comes back, and the other one dies. */
+    daemons_start(&scene.line, dead);
+    daemons_wait_log(&scene.line, dead, "connected", 1);
+    daemons_kill(&scene.line, other);
+    run_frames(&scene, 200);
+    status = client_status(&scene.admin);
+    assert_string_equal(status->stages[status->n_stages - 1]->node, scene.line.all[dead].node);
+    finish(&scene);
+}
+
+static void frames_wait_until_a_neighbour_joins(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 2, TIGHT);
+    daemons_start(&scene.line, 0);
+    daemons_wait_log(&scene.line, 0, "no plan: the network does not fit", 1);
+    daemons_start(&scene.line, 1);
+    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    connect_clients(&scene);
+
+    run_frames(&scene, 50);
+
+    assert_int_equal(client_status(&scene.admin)->n_stages, 2);
+    finish(&scene);
+}
+
+static void alone_it_serves_alone(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 2, "");
+    daemons_start(&scene.line, 0);
+    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    connect_clients(&scene);
+
+    run_frames(&scene, 50);
+
+    assert_int_equal(client_status(&scene.admin)->n_stages, 1);
+    finish(&scene);
+}
+
+static void reload_starts_anew_and_a_fixed_pipeline_ends_it(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 2, "");
+    daemons_start(&scene.line, 0);
+    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    connect_clients(&scene);
+    run_frames(&scene, 20);
+    daemons_signal(&scene.line, 0, SIGHUP);
+    daemons_wait_log(&scene.line, 0, "because the first plan", 2);
+    run_frames(&scene, 20);
+
+    FILE *file = fopen(scene.line.all[0].yaml, "we");
+    assert_non_null(file);
+    fprintf(
+        file,
+        "node: pi-a\nmodel: %s\nworkers: 1\npipeline:\n  - {node: pi-a, address: 127.0.0.1:%u}\n",
+        scene.line.model, scene.line.all[0].port);
+    assert_int_equal(fclose(file), 0);
+    daemons_signal(&scene.line, 0, SIGHUP);
+    daemons_wait_log(&scene.line, 0, "has been read", 2);
+    run_frames(&scene, 20);
+
+    assert_int_equal(client_status(&scene.admin)->n_decisions, 0);
+    finish(&scene);
+}
+
+static void stopping_in_the_middle_of_measuring_is_clean(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 2, "");
+    daemons_start(&scene.line, 0);
+    daemons_wait_log(&scene.line, 0, "listening on", 1);
+    daemons_signal(&scene.line, 0, SIGTERM);
+    assert_int_equal(daemons_wait(&scene.line, 0), 0);
+    daemons_fini(&scene.line);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(model_that_fits_no_device_is_shared_by_itself),
+        cmocka_unit_test(device_that_dies_is_planned_around_and_may_come_back),
+        cmocka_unit_test(frames_wait_until_a_neighbour_joins),
+        cmocka_unit_test(alone_it_serves_alone),
+        cmocka_unit_test(reload_starts_anew_and_a_fixed_pipeline_ends_it),
+        cmocka_unit_test(stopping_in_the_middle_of_measuring_is_clean),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
