@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 struct link;
+struct peer;
 
 struct held {
     uint8_t id[SHA256_SIZE];
@@ -34,8 +35,10 @@ struct held {
     size_t payload_bytes;           /* of a message with all outputs */
 
     /* The loop's notes. */
-    struct link *link;  /* to the next device; NULL on the last stage */
-    bool next_ready;    /* the next device has announced this plan */
+    struct link *link; /* to the next device; NULL on the last stage */
+    bool next_ready;   /* the next device has announced this plan */
+    const struct peer
+        *ingress;       /* whose wish it is that a deployed plan is held; NULL: it has gone */
     size_t frames;      /* that are on this device under this plan */
     uint64_t since_us;  /* when it was adopted, or became the newest again */
     uint64_t used_us;   /* when a frame last came under it; 0: never */

@@ -310,6 +310,7 @@ static void on_built(struct job *job, bool is_closing) {
     }
     struct held *held = order->held;
     order->held = NULL;
+    held->ingress = order->peer;
     answer(device, order->peer, order->plan_id, SHA256_SIZE, CONVOY__CODE__CODE_OK, "");
     finish(recruit);
     device_adopt(device, held);
@@ -476,8 +477,22 @@ static struct model *find_model(const struct device *device, const struct order 
     return NULL;
 }
 
+/* Plans of an ingress that has gone make room for what is wanted now. Should it come back, it says
+ * so, and the part is still on disk. */
+static void release_orphans(struct device *device) {
+    size_t i = 0;
+    while (i < device->plans.count) {
+        struct held *held = device->plans.plans[i];
+        if (held->is_deployed && !held_is_first(held) && !held->ingress && held->frames == 0)
+            device_release(device, held);
+        else
+            i++;
+    }
+}
+
 static void start(struct recruit *recruit) {
     struct order *order = recruit->current;
+    release_orphans(recruit->device);
     struct model *model = find_model(recruit->device, order);
     char text[160];
     if (copy_settings(recruit->device, order) < 0) {
@@ -539,12 +554,13 @@ static void enqueue(struct recruit *recruit, struct order *order) {
 }
 
 /* A plan that is held becomes the newest again, with the addresses of now. */
-static bool adopt_again(struct device *device, struct plan *plan, size_t index) {
-    if (!planset_find(&device->plans, plan->id, SHA256_SIZE))
-        return false;
-    struct held *held = held_new_known(plan, index);
+static bool adopt_again(struct device *device, const struct peer *peer, struct plan *plan,
+                        size_t index) {
+    struct held *known = planset_find(&device->plans, plan->id, SHA256_SIZE);
+    struct held *held = known ? held_new_known(plan, index) : NULL;
     if (!held)
         return false;
+    known->ingress = peer;
     device_adopt(device, held);
     return true;
 }
@@ -569,7 +585,7 @@ void recruit_prepare(struct device *device, struct peer *peer, const Convoy__Pre
         plan_free(plan);
         return;
     }
-    if (adopt_again(device, plan, index)) {
+    if (adopt_again(device, peer, plan, index)) {
         answer(device, peer, prepare->plan.data, SHA256_SIZE, CONVOY__CODE__CODE_OK, "");
         return;
     }
@@ -601,6 +617,9 @@ void recruit_release(struct device *device, struct peer *peer, const Convoy__Rel
 
 void recruit_peer_gone(struct device *device, const struct peer *peer) {
     struct recruit *recruit = device->recruit;
+    for (size_t i = 0; i < device->plans.count; i++)
+        if (device->plans.plans[i]->ingress == peer)
+            device->plans.plans[i]->ingress = NULL;
     if (recruit->next && recruit->next->peer == peer) {
         order_free(recruit->next);
         recruit->next = NULL;

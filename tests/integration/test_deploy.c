@@ -848,6 +848,52 @@ static void a_plan_is_released_when_it_is_prepared_or_being_so(void **state) {
     clear_bench(&bench);
 }
 
+/* What a device with one worker needs for layers [first, last). */
+static uint64_t measure_stage(size_t first, size_t last) {
+    struct stage *stage;
+    assert_int_equal(stage_new(oracle.model, first, last, NULL, &stage, NULL), 0);
+    uint64_t bytes = stage_weight_bytes(stage) + stage_arena_bytes(stage);
+    stage_unref(stage);
+    return bytes;
+}
+
+/* There is memory for one stage at a time. */
+static void a_plan_whose_ingress_has_gone_makes_room_for_another(void **state) {
+    struct bench bench;
+    struct client first;
+    size_t layers = model_layers_count(oracle.model);
+    const struct plan_request requests[] = {{"pi-x", "127.0.0.1:1", 7},
+                                            {"pi-b", "127.0.0.1:2", layers - 1}};
+    uint64_t bytes = measure_stage(8, layers);
+    char extra[64];
+    (void)state;
+    snprintf(extra, sizeof(extra), "workers: 1\nmemory: %llu\n",
+             (unsigned long long)(bytes + bytes / 2));
+    set_bench(&bench, extra);
+    send_prepare(&bench);
+    assert_int_equal(serve(&bench)->code, CONVOY__CODE__CODE_OK);
+    plan_free(bench.plan); /* the same stage in another line */
+    assert_int_equal(plan_build(bench.model_id, layers, requests, 2, &bench.plan, NULL), 0);
+    first = bench.ingress;
+    client_init(&bench.ingress, &oracle, bench.line.all[1].port);
+    client_connect(&bench.ingress, CONVOY__ROLE__ROLE_INGRESS);
+    send_prepare(&bench);
+    const Convoy__Prepared *prepared = serve(&bench);
+    assert_int_equal(prepared->code, CONVOY__CODE__CODE_NO_MEMORY);
+    assert_non_null(strstr(prepared->text, "`memory:`"));
+
+    client_fini(&first);
+    daemons_wait_log(&bench.line, 1, "is gone", 1);
+    send_prepare(&bench);
+
+    assert_int_equal(serve(&bench)->code, CONVOY__CODE__CODE_OK);
+    const Convoy__StageStatus *stage = client_status(&bench.ingress)->stages[0];
+    assert_int_equal(stage->n_plans, 1);
+    assert_memory_equal(stage->plans[0]->plan.data, bench.plan->id, SHA256_SIZE);
+    assert_int_equal(stage->plans[0]->memory_bytes, bytes);
+    clear_bench(&bench);
+}
+
 /* ---- an ingress whose recruit is the test ---------------------------------------------------- */
 
 /* pi-a is real, pi-b is the test: takes the control link. */
@@ -992,6 +1038,7 @@ int main(void) {
         cmocka_unit_test(only_an_ingress_may_hand_out_plans),
         cmocka_unit_test(a_second_ingress_has_to_wait_for_the_first),
         cmocka_unit_test(a_plan_is_released_when_it_is_prepared_or_being_so),
+        cmocka_unit_test(a_plan_whose_ingress_has_gone_makes_room_for_another),
         cmocka_unit_test(what_a_device_says_no_with_travels_to_who_asked),
         cmocka_unit_test(a_device_is_sent_pieces_of_its_part_and_of_nothing_else),
         cmocka_unit_test(a_device_that_never_gets_ready_is_given_up),
