@@ -330,10 +330,11 @@ enum kn_reduce {
     KN_REDUCE_SUM_SQUARE,
     KN_REDUCE_COUNT,
 };
-/* Reduces the axes whose reduced[] is true; y is dense over the others, in order. float
- * (accumulated in double), int32, int64 (wrapping in 64 bits; not LOG_SUM_EXP); -ENOTSUP otherwise.
- * Over no elements: 0, 1 for PROD, -infinity for MAX, infinity for MIN (the type's least and
- * largest integer). */
+/* Reduces the axes whose reduced[] is true; y is dense over the others, in order. float and double
+ * (accumulated in double), integers (wrapping in 64 bits; not LOG_SUM_EXP), bool (MAX and MIN);
+ * -ENOTSUP otherwise. Over no axes at all, L1, L2, LOG_SUM and SUM_SQUARE still do their part to
+ * each element. Over no elements: 0, 1 for PROD, -infinity for MAX, infinity for MIN (the type's
+ * least and largest integer), -infinity for LOG_SUM and LOG_SUM_EXP, NaN for MEAN. */
 int kn_reduce(enum kn_reduce op, enum kn_type type, const struct kn_shape *shape,
               const bool *reduced, const void *x, void *y);
 

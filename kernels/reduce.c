@@ -44,58 +44,69 @@ static KN_CLONES double sum_row(const float *x, ptrdiff_t count) {
     return sum;
 }
 
-static void fold_float(enum fold fold, const float *x, ptrdiff_t stride, double *acc,
-                       ptrdiff_t step, ptrdiff_t count, const double *shift) {
-    double p, t;
+static double sum_row_double(const double *x, ptrdiff_t count) {
+    double sum = 0.0;
 
-    if (fold == FOLD_SUM && step == 0 && stride == 1) {
-        *acc += sum_row(x, count);
-        return;
-    }
-    switch (fold) {
-    case FOLD_SUM:
-        FOLD_LOOP(t + p);
-    case FOLD_ABS:
-        FOLD_LOOP(t + fabs(p));
-    case FOLD_SQUARE:
-        FOLD_LOOP(t + p * p);
-    case FOLD_EXP:
-        FOLD_LOOP(t + exp(p - shift[i * step]));
-    case FOLD_MAX:
-        FOLD_LOOP(p > t || p != p ? p : t);
-    case FOLD_MIN:
-        FOLD_LOOP(p < t || p != p ? p : t);
-    case FOLD_PROD:
-        FOLD_LOOP(t * p);
-    }
+    for (ptrdiff_t i = 0; i < count; i++)
+        sum += x[i];
+    return sum;
 }
 
-/* Integers wrap around in 64 bits. */
-#define FOLD_INTEGER(type)                                                                         \
-    static void fold_##type(enum fold fold, const type *x, ptrdiff_t stride, int64_t *acc,         \
-                            ptrdiff_t step, ptrdiff_t count) {                                     \
-        int64_t p, t;                                                                              \
+/* count elements of x, stride apart, into accumulators step apart. */
+typedef void (*fold_real_fn)(enum fold fold, const void *x, ptrdiff_t stride, double *acc,
+                             ptrdiff_t step, ptrdiff_t count, const double *shift);
+
+#define FOLD_REAL(type, sum)                                                                       \
+    static void fold_##type(enum fold fold, const void *vx, ptrdiff_t stride, double *acc,         \
+                            ptrdiff_t step, ptrdiff_t count, const double *shift) {                \
+        const type *x = vx;                                                                        \
+        double p, t;                                                                               \
                                                                                                    \
+        if (fold == FOLD_SUM && step == 0 && stride == 1) {                                        \
+            *acc += sum(x, count);                                                                 \
+            return;                                                                                \
+        }                                                                                          \
         switch (fold) {                                                                            \
         case FOLD_SUM:                                                                             \
-            FOLD_LOOP((int64_t)((uint64_t)t + (uint64_t)p));                                       \
+            FOLD_LOOP(t + p);                                                                      \
         case FOLD_ABS:                                                                             \
-            FOLD_LOOP((int64_t)((uint64_t)t + (p < 0 ? 0 - (uint64_t)p : (uint64_t)p)));           \
+            FOLD_LOOP(t + fabs(p));                                                                \
         case FOLD_SQUARE:                                                                          \
-            FOLD_LOOP((int64_t)((uint64_t)t + (uint64_t)p * (uint64_t)p));                         \
+            FOLD_LOOP(t + p * p);                                                                  \
         case FOLD_EXP:                                                                             \
-            break;                                                                                 \
+            FOLD_LOOP(t + exp(p - shift[i * step]));                                               \
         case FOLD_MAX:                                                                             \
-            FOLD_LOOP(p > t ? p : t);                                                              \
+            FOLD_LOOP(p > t || p != p ? p : t);                                                    \
         case FOLD_MIN:                                                                             \
-            FOLD_LOOP(p < t ? p : t);                                                              \
+            FOLD_LOOP(p < t || p != p ? p : t);                                                    \
         case FOLD_PROD:                                                                            \
-            FOLD_LOOP((int64_t)((uint64_t)t * (uint64_t)p));                                       \
+            FOLD_LOOP(t *p);                                                                       \
         }                                                                                          \
     }
 
-FOLD_INTEGER(int32_t)
-FOLD_INTEGER(int64_t)
+FOLD_REAL(float, sum_row)
+FOLD_REAL(double, sum_row_double)
+
+/* Integers wrap around in 64 bits. */
+static int64_t fold_integer(enum fold fold, int64_t t, int64_t p) {
+    switch (fold) {
+    case FOLD_SUM:
+        return (int64_t)((uint64_t)t + (uint64_t)p);
+    case FOLD_ABS:
+        return (int64_t)((uint64_t)t + (p < 0 ? 0 - (uint64_t)p : (uint64_t)p));
+    case FOLD_SQUARE:
+        return (int64_t)((uint64_t)t + (uint64_t)p * (uint64_t)p);
+    case FOLD_MAX:
+        return p > t ? p : t;
+    case FOLD_MIN:
+        return p < t ? p : t;
+    case FOLD_PROD:
+        return (int64_t)((uint64_t)t * (uint64_t)p);
+    case FOLD_EXP:
+        break;
+    }
+    return t;
+}
 
 static double finish_float(enum kn_reduce op, double acc, double count, double shift) {
     switch (op) {
@@ -128,6 +139,7 @@ static int64_t finish_integer(enum kn_reduce op, int64_t acc, int64_t count) {
 struct reduction {
     enum kn_reduce op;
     enum kn_type type;
+    size_t size;           /* of an element */
     struct kn_walk kept;   /* one operand: x; its last dimension is walked in blocks */
     struct kn_walk folded; /* one operand: x */
     ptrdiff_t count;       /* elements of x per element of y */
@@ -154,34 +166,35 @@ static void part_walk(const struct kn_shape *shape, const bool *reduced, bool wa
 
 /* Folds everything below `count` adjacent outputs, `stride` apart in x, whose first begins at x.
  * One output: along the folded rows; several: across them, element by element. */
-static void fold_rows_float(const struct reduction *r, enum fold fold, const float *x,
-                            ptrdiff_t stride, double *acc, ptrdiff_t count, const double *shift) {
+static void fold_rows(const struct reduction *r, enum fold fold, const char *x, ptrdiff_t stride,
+                      double *acc, ptrdiff_t count, const double *shift) {
     const struct kn_walk *walk = &r->folded;
     ptrdiff_t rows = kn_walk_rows(walk), inner = walk->dims[walk->rank - 1];
-    ptrdiff_t inner_stride = walk->strides[0][walk->rank - 1];
+    ptrdiff_t inner_stride = walk->strides[0][walk->rank - 1], size = (ptrdiff_t)r->size;
+    fold_real_fn fn = r->type == KN_FLOAT ? fold_float : fold_double;
     struct kn_walk_pos pos;
 
     kn_walk_start(walk, 0, &pos);
     for (ptrdiff_t row = 0; row < rows; row++, kn_walk_next(walk, &pos)) {
-        const float *at = x + pos.offsets[0];
+        const char *at = x + pos.offsets[0] * size;
         if (inner_stride < stride)
             for (ptrdiff_t j = 0; j < count; j++)
-                fold_float(fold, at + j * stride, inner_stride, acc + j, 0, inner, shift + j);
+                fn(fold, at + j * stride * size, inner_stride, acc + j, 0, inner, shift + j);
         else
             for (ptrdiff_t i = 0; i < inner; i++)
-                fold_float(fold, at + i * inner_stride, stride, acc, 1, count, shift);
+                fn(fold, at + i * inner_stride * size, stride, acc, 1, count, shift);
     }
 }
 
-static void reduce_block_float(const struct reduction *r, const float *x, ptrdiff_t stride,
-                               float *y, ptrdiff_t count) {
+static void reduce_block(const struct reduction *r, const char *x, ptrdiff_t stride, void *y,
+                         ptrdiff_t at, ptrdiff_t count) {
     double acc[BLOCK], shift[BLOCK];
     enum fold fold = folds[r->op];
 
     for (ptrdiff_t i = 0; i < count; i++)
         shift[i] = -INFINITY;
     if (fold == FOLD_EXP)
-        fold_rows_float(r, FOLD_MAX, x, stride, shift, count, shift);
+        fold_rows(r, FOLD_MAX, x, stride, shift, count, shift);
     for (ptrdiff_t i = 0; i < count; i++) {
         shift[i] = isinf(shift[i]) ? 0.0 : shift[i];
         acc[i] = fold == FOLD_MAX    ? -INFINITY
@@ -189,94 +202,122 @@ static void reduce_block_float(const struct reduction *r, const float *x, ptrdif
                  : fold == FOLD_PROD ? 1.0
                                      : 0.0;
     }
-    fold_rows_float(r, fold, x, stride, acc, count, shift);
-    for (ptrdiff_t i = 0; i < count; i++)
-        y[i] = (float)finish_float(r->op, acc[i], (double)r->count, shift[i]);
-}
-
-static void fold_integer(const struct reduction *r, const void *x, ptrdiff_t at, ptrdiff_t stride,
-                         int64_t *acc, ptrdiff_t step, ptrdiff_t count) {
-    if (r->type == KN_INT32)
-        fold_int32_t(folds[r->op], (const int32_t *)x + at, stride, acc, step, count);
-    else
-        fold_int64_t(folds[r->op], (const int64_t *)x + at, stride, acc, step, count);
-}
-
-static int64_t start_integer(enum fold fold, enum kn_type type) {
-    switch (fold) {
-    case FOLD_MAX:
-        return type == KN_INT32 ? INT32_MIN : INT64_MIN;
-    case FOLD_MIN:
-        return type == KN_INT32 ? INT32_MAX : INT64_MAX;
-    case FOLD_PROD:
-        return 1;
-    default:
-        return 0;
+    fold_rows(r, fold, x, stride, acc, count, shift);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double value = finish_float(r->op, acc[i], (double)r->count, shift[i]);
+        if (r->type == KN_FLOAT)
+            ((float *)y)[at + i] = (float)value;
+        else
+            ((double *)y)[at + i] = value;
     }
 }
 
-/* One output; integers are shape arithmetic, never much. */
-static int64_t reduce_integer(const struct reduction *r, const void *x, ptrdiff_t at) {
-    const struct kn_walk *walk = &r->folded;
-    ptrdiff_t rows = kn_walk_rows(walk);
-    int64_t acc = start_integer(folds[r->op], r->type);
-    struct kn_walk_pos pos;
-
-    kn_walk_start(walk, 0, &pos);
-    for (ptrdiff_t row = 0; row < rows; row++, kn_walk_next(walk, &pos))
-        fold_integer(r, x, at + pos.offsets[0], walk->strides[0][walk->rank - 1], &acc, 0,
-                     walk->dims[walk->rank - 1]);
-    return finish_integer(r->op, acc, r->count);
-}
-
-static void reduce_all_integer(const struct reduction *r, const void *x, void *y) {
+static void reduce_reals(const struct reduction *r, const char *x, void *y) {
     const struct kn_walk *kept = &r->kept;
     ptrdiff_t rows = kn_walk_rows(kept), inner = kept->dims[kept->rank - 1], out = 0;
-    ptrdiff_t stride = kept->strides[0][kept->rank - 1];
-    struct kn_walk_pos pos;
-
-    kn_walk_start(kept, 0, &pos);
-    for (ptrdiff_t row = 0; row < rows; row++, kn_walk_next(kept, &pos))
-        for (ptrdiff_t i = 0; i < inner; i++, out++) {
-            int64_t value = reduce_integer(r, x, pos.offsets[0] + i * stride);
-            if (r->type == KN_INT32)
-                ((int32_t *)y)[out] = (int32_t)(uint32_t)value;
-            else
-                ((int64_t *)y)[out] = value;
-        }
-}
-
-static void reduce_all_float(const struct reduction *r, const float *x, float *y) {
-    const struct kn_walk *kept = &r->kept;
-    ptrdiff_t rows = kn_walk_rows(kept), inner = kept->dims[kept->rank - 1];
-    ptrdiff_t stride = kept->strides[0][kept->rank - 1];
+    ptrdiff_t stride = kept->strides[0][kept->rank - 1], size = (ptrdiff_t)r->size;
     struct kn_walk_pos pos;
 
     kn_walk_start(kept, 0, &pos);
     for (ptrdiff_t row = 0; row < rows; row++, kn_walk_next(kept, &pos))
         for (ptrdiff_t i = 0; i < inner; i += BLOCK) {
             ptrdiff_t count = kn_min(BLOCK, inner - i);
-            reduce_block_float(r, x + pos.offsets[0] + i * stride, stride, y, count);
-            y += count;
+            reduce_block(r, x + (pos.offsets[0] + i * stride) * size, stride, y, out, count);
+            out += count;
         }
+}
+
+/* ---- integers: shape arithmetic, never much ---- */
+
+struct limits {
+    int64_t least, most;
+};
+
+/* Of each integer type; bool is false and true. An unsigned 64-bit integer is compared with its
+ * sign bit turned round. */
+static const struct limits limits[KN_UINT64 + 1] = {
+    [KN_UINT8] = {0, UINT8_MAX},
+    [KN_INT8] = {INT8_MIN, INT8_MAX},
+    [KN_UINT16] = {0, UINT16_MAX},
+    [KN_INT16] = {INT16_MIN, INT16_MAX},
+    [KN_UINT32] = {0, UINT32_MAX},
+    [KN_INT32] = {INT32_MIN, INT32_MAX},
+    [KN_UINT64] = {INT64_MIN, INT64_MAX},
+    [KN_INT64] = {INT64_MIN, INT64_MAX},
+    [KN_BOOL] = {0, 1},
+};
+
+static bool is_order(enum fold fold) {
+    return fold == FOLD_MAX || fold == FOLD_MIN;
+}
+
+static int64_t turn_sign(const struct reduction *r, int64_t value) {
+    bool turned = r->type == KN_UINT64 && is_order(folds[r->op]);
+    return turned ? (int64_t)((uint64_t)value ^ (uint64_t)1 << 63) : value;
+}
+
+static void reduce_integer(const struct reduction *r, const char *x, char *y) {
+    const struct kn_walk *walk = &r->folded;
+    ptrdiff_t rows = kn_walk_rows(walk), inner = walk->dims[walk->rank - 1];
+    ptrdiff_t stride = walk->strides[0][walk->rank - 1], size = (ptrdiff_t)r->size;
+    enum fold fold = folds[r->op];
+    int64_t acc = fold == FOLD_MAX    ? limits[r->type].least
+                  : fold == FOLD_MIN  ? limits[r->type].most
+                  : fold == FOLD_PROD ? 1
+                                      : 0;
+    struct kn_walk_pos pos;
+
+    kn_walk_start(walk, 0, &pos);
+    for (ptrdiff_t row = 0; row < rows; row++, kn_walk_next(walk, &pos))
+        for (ptrdiff_t i = 0; i < inner; i++) {
+            int64_t value;
+            kn_cast(r->type, KN_INT64, x + (pos.offsets[0] + i * stride) * size, &value, 1);
+            acc = fold_integer(fold, acc, turn_sign(r, value));
+        }
+    acc = turn_sign(r, finish_integer(r->op, acc, r->count));
+    kn_cast(KN_INT64, r->type, &acc, y, 1);
+}
+
+static void reduce_integers(const struct reduction *r, const char *x, char *y) {
+    const struct kn_walk *kept = &r->kept;
+    ptrdiff_t rows = kn_walk_rows(kept), inner = kept->dims[kept->rank - 1];
+    ptrdiff_t stride = kept->strides[0][kept->rank - 1], size = (ptrdiff_t)r->size;
+    struct kn_walk_pos pos;
+
+    kn_walk_start(kept, 0, &pos);
+    for (ptrdiff_t row = 0; row < rows; row++, kn_walk_next(kept, &pos))
+        for (ptrdiff_t i = 0; i < inner; i++, y += size)
+            reduce_integer(r, x + (pos.offsets[0] + i * stride) * size, y);
+}
+
+static bool is_real(enum kn_type type) {
+    return type == KN_FLOAT || type == KN_DOUBLE;
+}
+
+/* Sums of exponentials are for reals; bool has an order only. */
+static bool is_known(enum kn_reduce op, enum kn_type type) {
+    if (op < 0 || op >= KN_REDUCE_COUNT || type < 0 || type > KN_UINT64)
+        return false;
+    if (is_real(type))
+        return true;
+    return limits[type].most != 0 && op != KN_REDUCE_LOG_SUM_EXP &&
+           (type != KN_BOOL || is_order(folds[op]));
 }
 
 int kn_reduce(enum kn_reduce op, enum kn_type type, const struct kn_shape *shape,
               const bool *reduced, const void *x, void *y) {
-    struct reduction r = {.op = op, .type = type, .count = 1};
+    struct reduction r = {.op = op, .type = type, .size = kn_type_size(type), .count = 1};
 
-    if (op < 0 || op >= KN_REDUCE_COUNT ||
-        (type != KN_FLOAT && type != KN_INT32 && type != KN_INT64) ||
-        (type != KN_FLOAT && op == KN_REDUCE_LOG_SUM_EXP))
+    if (!is_known(op, type))
         return -ENOTSUP;
     for (int i = 0; i < shape->rank; i++)
         if (reduced[i])
             r.count *= (ptrdiff_t)shape->dims[i];
     part_walk(shape, reduced, false, &r.kept);
     part_walk(shape, reduced, true, &r.folded);
-    if (type == KN_FLOAT)
-        reduce_all_float(&r, x, y);
+    if (is_real(type))
+        reduce_reals(&r, x, y);
     else
-        reduce_all_integer(&r, x, y);
+        reduce_integers(&r, x, y);
     return 0;
 }

@@ -25,27 +25,44 @@ static int reduce_axes(const struct op_call *call, struct reduce_plan *plan, boo
     return rc;
 }
 
+/* Whether the kernel knows the operator for that type: asked with nothing to compute. */
+static int check_type(const struct op_call *call) {
+    const struct kn_shape nothing = {.rank = 1};
+    const bool reduced[1] = {false};
+    char none[8];
+    enum dtype dtype = op_in(call, 0)->dtype;
+    if (kn_reduce((enum kn_reduce)call->op->arg, (enum kn_type)dtype, &nothing, reduced, none,
+                  none) < 0)
+        return op_fail(call, -ENOTSUP, "type %s is not supported", dtype_name(dtype));
+    return 0;
+}
+
+/* Over no axes, these change nothing; others still take a square, an absolute value, a logarithm.
+ */
+static bool is_identity(enum kn_reduce op) {
+    return op != KN_REDUCE_L1 && op != KN_REDUCE_L2 && op != KN_REDUCE_LOG_SUM &&
+           op != KN_REDUCE_SUM_SQUARE;
+}
+
 static int reduce_plan(struct op_call *call, void *ret) {
     struct reduce_plan *plan = ret;
     bool given, keep = node_int(call->node, "keepdims", 1) != 0;
     int64_t dims[TENSOR_MAX_RANK];
     int rank = 0;
-    int rc = op_type(call, 0, OP_FLOAT | OP_TYPE(DTYPE_INT32) | OP_TYPE(DTYPE_INT64));
+    int rc = op_type(call, 0, OP_NUMBERS | OP_TYPE(DTYPE_BOOL));
+    if (rc == 0)
+        rc = check_type(call);
     if (rc == 0)
         rc = reduce_axes(call, plan, &given);
     if (rc < 0)
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
     op_shape(x, &plan->shape);
-    if (!given && node_int(call->node, "noop_with_empty_axes", 0) != 0) {
-        call->view = true;
-        return op_set(call, 0, x->dtype, x->rank, x->dims);
-    }
+    bool none = !given && node_int(call->node, "noop_with_empty_axes", 0) != 0;
+    call->view = none && is_identity((enum kn_reduce)call->op->arg);
     for (int i = 0; i < x->rank; i++) {
         if (!given)
-            plan->reduced[i] = true;
-        if (plan->reduced[i] && x->dims[i] == 0)
-            return op_fail(call, -ENOTSUP, "nothing to reduce along dimension %d", i);
+            plan->reduced[i] = !none;
         if (!plan->reduced[i])
             dims[rank++] = x->dims[i];
         else if (keep)

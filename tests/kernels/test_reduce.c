@@ -115,6 +115,14 @@ static void check_reduce(struct rng *rng, enum kn_reduce op) {
         ((float *)want.data)[i] = (float)result(op, &seen[i]);
     assert_int_equal(kn_reduce(op, KN_FLOAT, &p.shape, p.reduced, x.data, y.data), 0);
     check_floats(y.data, want.data, p.outputs, &tolerance, text);
+    struct guarded wide_y = guarded_new(p.outputs * sizeof(double));
+    assert_int_equal(kn_reduce(op, KN_DOUBLE, &p.shape, p.reduced, wide, wide_y.data), 0);
+    for (size_t i = 0; i < p.outputs; i++) {
+        double r = result(op, &seen[i]), d = ((double *)wide_y.data)[i] - r;
+        if (!(fabs(d) <= 1e-12 * (1.0 + fabs(r))))
+            fail_msg("%s: double %zu", text, i);
+    }
+    guarded_free(&wide_y, text);
     test_free(seen);
     test_free(wide);
     guarded_free(&x, text);
@@ -197,6 +205,66 @@ static void reducing_nothing_gives_the_neutral_element(void **state) {
     assert_true(y[0] == 0.0f && y[1] == 0.0f);
     assert_int_equal(kn_reduce(KN_REDUCE_MAX, KN_FLOAT, &shape, reduced, y, y), 0);
     assert_true(y[0] == -INFINITY && y[1] == -INFINITY);
+    assert_int_equal(kn_reduce(KN_REDUCE_LOG_SUM, KN_FLOAT, &shape, reduced, y, y), 0);
+    assert_true(y[0] == -INFINITY && y[1] == -INFINITY);
+    assert_int_equal(kn_reduce(KN_REDUCE_LOG_SUM_EXP, KN_FLOAT, &shape, reduced, y, y), 0);
+    assert_true(y[0] == -INFINITY && y[1] == -INFINITY);
+    assert_int_equal(kn_reduce(KN_REDUCE_MEAN, KN_FLOAT, &shape, reduced, y, y), 0);
+    assert_true(isnan(y[0]) && isnan(y[1]));
+}
+
+/* The largest and the smallest of 200, 100 and nothing, as each type has them. */
+static void the_order_of_integers_is_that_of_their_type(void **state) {
+    static const struct {
+        enum kn_type type;
+        int64_t most, least, of_none, of_none_least;
+    } cases[] = {
+        {KN_UINT8, 200, 100, 0, 255},
+        {KN_INT8, 100, -56, -128, 127},
+        {KN_UINT16, 200, 100, 0, 65535},
+        {KN_INT16, 200, 100, -32768, 32767},
+        {KN_UINT32, 200, 100, 0, 4294967295},
+        {KN_UINT64, 200, 100, 0, -1},
+        {KN_INT64, 200, 100, INT64_MIN, INT64_MAX},
+        {KN_BOOL, 1, 1, 0, 1},
+    };
+    const struct kn_shape shape = {.rank = 1, .dims = {2}}, none = {.rank = 1, .dims = {0}};
+    const int64_t numbers[] = {200, 100};
+    const bool reduced[] = {true};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        enum kn_type type = cases[i].type;
+        int64_t x[2], y = 0, wide;
+        kn_cast(KN_INT64, type, numbers, x, 2);
+        assert_int_equal(kn_reduce(KN_REDUCE_MAX, type, &shape, reduced, x, &y), 0);
+        kn_cast(type, KN_INT64, &y, &wide, 1);
+        assert_true(wide == cases[i].most);
+        assert_int_equal(kn_reduce(KN_REDUCE_MIN, type, &shape, reduced, x, &y), 0);
+        kn_cast(type, KN_INT64, &y, &wide, 1);
+        assert_true(wide == cases[i].least);
+        assert_int_equal(kn_reduce(KN_REDUCE_MAX, type, &none, reduced, x, &y), 0);
+        kn_cast(type, KN_INT64, &y, &wide, 1);
+        assert_true(wide == cases[i].of_none);
+        assert_int_equal(kn_reduce(KN_REDUCE_MIN, type, &none, reduced, x, &y), 0);
+        kn_cast(type, KN_INT64, &y, &wide, 1);
+        assert_true(wide == cases[i].of_none_least);
+    }
+}
+
+static void unsigned_integers_are_ordered_without_a_sign(void **state) {
+    const struct kn_shape shape = {.rank = 1, .dims = {2}};
+    const bool reduced[] = {true};
+    const uint64_t x[] = {UINT64_MAX, 1};
+    uint64_t y = 0;
+
+    (void)state;
+    assert_int_equal(kn_reduce(KN_REDUCE_MAX, KN_UINT64, &shape, reduced, x, &y), 0);
+    assert_true(y == UINT64_MAX);
+    assert_int_equal(kn_reduce(KN_REDUCE_MIN, KN_UINT64, &shape, reduced, x, &y), 0);
+    assert_true(y == 1);
+    assert_int_equal(kn_reduce(KN_REDUCE_SUM, KN_UINT64, &shape, reduced, x, &y), 0);
+    assert_true(y == 0);
 }
 
 static void types_without_reductions_are_refused(void **state) {
@@ -204,7 +272,8 @@ static void types_without_reductions_are_refused(void **state) {
     double x = 0;
 
     (void)state;
-    assert_int_equal(kn_reduce(KN_REDUCE_SUM, KN_DOUBLE, &shape, NULL, &x, &x), -ENOTSUP);
+    assert_int_equal(kn_reduce(KN_REDUCE_SUM, KN_BOOL, &shape, NULL, &x, &x), -ENOTSUP);
+    assert_int_equal(kn_reduce(KN_REDUCE_SUM, KN_FLOAT16, &shape, NULL, &x, &x), -ENOTSUP);
     assert_int_equal(kn_reduce(KN_REDUCE_LOG_SUM_EXP, KN_INT32, &shape, NULL, &x, &x), -ENOTSUP);
     assert_int_equal(kn_reduce(KN_REDUCE_COUNT, KN_FLOAT, &shape, NULL, &x, &x), -ENOTSUP);
 }
@@ -216,6 +285,8 @@ int main(void) {
         cmocka_unit_test(products_of_integers_are_exact),
         cmocka_unit_test(a_sum_of_exponentials_does_not_overflow),
         cmocka_unit_test(reducing_nothing_gives_the_neutral_element),
+        cmocka_unit_test(the_order_of_integers_is_that_of_their_type),
+        cmocka_unit_test(unsigned_integers_are_ordered_without_a_sign),
         cmocka_unit_test(types_without_reductions_are_refused),
     };
 
