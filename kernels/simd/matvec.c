@@ -2,25 +2,23 @@
  * sum in an order that depends on the sizes alone. */
 #include "functions.h"
 
-#define ROWS  4 /* rows that are multiplied side by side */
-#define CHAIN 2 /* sums of each */
+#define ROWS 8 /* multiplied side by side: so many streams keep memory busy */
 
 void KN_SIMD(kn_matvec_rows)(const struct kn_matvec *m) {
     for (ptrdiff_t r = 0; r < m->rows; r += ROWS) {
         const float *row[ROWS];
-        vf sums[ROWS][CHAIN] = {0};
+        vf sums[ROWS] = {0};
         ptrdiff_t k = 0;
 
         for (ptrdiff_t i = 0; i < ROWS; i++)
             row[i] = m->a + kn_min(r + i, m->rows - 1) * m->ld;
-        for (; k + CHAIN * VF_LANES <= m->depth; k += CHAIN * VF_LANES)
-            for (int c = 0; c < CHAIN; c++) {
-                vf x = vf_load(m->x + k + c * VF_LANES);
-                for (int i = 0; i < ROWS; i++)
-                    sums[i][c] = vf_fma(vf_load(row[i] + k + c * VF_LANES), x, sums[i][c]);
-            }
+        for (; k + VF_LANES <= m->depth; k += VF_LANES) {
+            vf x = vf_load(m->x + k);
+            for (int i = 0; i < ROWS; i++)
+                sums[i] = vf_fma(vf_load(row[i] + k), x, sums[i]);
+        }
         for (ptrdiff_t i = 0; i < ROWS && r + i < m->rows; i++) {
-            float sum = vf_sum(sums[i][0] + sums[i][1]);
+            float sum = vf_sum(sums[i]);
             for (ptrdiff_t j = k; j < m->depth; j++)
                 sum += row[i][j] * m->x[j];
             m->y[r + i] += m->alpha * sum;

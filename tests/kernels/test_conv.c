@@ -134,7 +134,8 @@ static struct tolerance tolerance_of(const struct problem *p) {
         return tolerance;
     tolerance.units = 2.0 * WINOGRAD_UNITS;
     for (size_t i = 0; i < p->outputs; i++)
-        tolerance.least = fmax(tolerance.least, (double)magnitude[i]);
+        if ((double)magnitude[i] > tolerance.least)
+            tolerance.least = (double)magnitude[i];
     return tolerance;
 }
 
