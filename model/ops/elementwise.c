@@ -21,8 +21,9 @@ static bool is_comparison(enum kn_binary op) {
 
 struct binary_plan {
     enum kn_binary op;
-    enum dtype dtype;  /* that both are computed in: input 0's */
+    enum dtype dtype;  /* of input 0 and the output */
     enum dtype b_type; /* input 1's: Pow allows another */
+    enum dtype wide;   /* that both are computed in */
     struct kn_shape shape;
     int64_t a_strides[KN_MAX_RANK], b_strides[KN_MAX_RANK];
 };
@@ -57,6 +58,10 @@ static int check_broadcast(const struct op_call *call, const struct tensor_desc 
     return 0;
 }
 
+static bool is_real(enum dtype dtype) {
+    return dtype == DTYPE_FLOAT || dtype == DTYPE_DOUBLE;
+}
+
 static int binary_plan(struct op_call *call, void *ret) {
     struct binary_plan *plan = ret;
     const struct tensor_desc *a = op_in(call, 0), *b = op_in(call, 1);
@@ -65,6 +70,7 @@ static int binary_plan(struct op_call *call, void *ret) {
         plan->op = KN_FMOD;
     plan->dtype = a->dtype;
     plan->b_type = b->dtype;
+    plan->wide = is_real(a->dtype) ? a->dtype : is_real(b->dtype) ? DTYPE_DOUBLE : DTYPE_INT64;
     int rc = op_type(call, 0, OP_TYPES);
     if (rc == 0)
         rc = op_type(call, 1, plan->op == KN_POW ? OP_NUMBERS : OP_TYPE(a->dtype));
@@ -83,25 +89,58 @@ static int binary_plan(struct op_call *call, void *ret) {
                   plan->shape.dims);
 }
 
+/* Where the types differ: both operands and the result in the type that is computed in. */
+struct widened {
+    size_t a, b, y; /* offsets in the workspace */
+    size_t bytes;
+};
+
+static struct widened widen(const struct binary_plan *plan, const struct tensor_desc *a,
+                            const struct tensor_desc *b, const struct tensor_desc *y) {
+    struct widened w = {0};
+    const size_t counts[] = {op_count(a), op_count(b), op_count(y)};
+    size_t *const offsets[] = {&w.a, &w.b, &w.y};
+    for (int i = 0; i < 3; i++) {
+        *offsets[i] = w.bytes;
+        w.bytes += (counts[i] * dtype_size(plan->wide) / TENSOR_ALIGN + 2) * TENSOR_ALIGN;
+    }
+    return w;
+}
+
 static int binary_size(struct op_prep *prep) {
     const struct binary_plan *plan = prep->plan;
+    const struct node *node = prep->node;
     if (plan->b_type != plan->dtype)
-        prep->workspace_bytes = op_count(&prep->node->inputs[1]->desc) * dtype_size(plan->dtype);
+        prep->workspace_bytes =
+            widen(plan, &node->inputs[0]->desc, &node->inputs[1]->desc, &node->outputs[0]->desc)
+                .bytes;
     return 0;
+}
+
+static int mixed_run(const struct op_args *args) {
+    const struct binary_plan *plan = args->plan;
+    const struct tensor *a = args->in[0], *b = args->in[1], *y = args->out[0];
+    struct widened w = widen(plan, &a->desc, &b->desc, &y->desc);
+    char *workspace = args->workspace;
+    enum kn_type wide = (enum kn_type)plan->wide;
+    kn_cast((enum kn_type)plan->dtype, wide, a->data, workspace + w.a, op_count(&a->desc));
+    kn_cast((enum kn_type)plan->b_type, wide, b->data, workspace + w.b, op_count(&b->desc));
+    kn_binary(plan->op, wide, &plan->shape, plan->a_strides, plan->b_strides, workspace + w.a,
+              workspace + w.b, workspace + w.y, args->threads);
+    return kn_cast(wide, (enum kn_type)plan->dtype, workspace + w.y, y->data, op_count(&y->desc));
 }
 
 static int binary_run(const struct op_args *args) {
     const struct binary_plan *plan = args->plan;
-    const void *b = args->in[1]->data;
-    if (plan->b_type != plan->dtype) {
-        kn_cast((enum kn_type)plan->b_type, (enum kn_type)plan->dtype, b, args->workspace,
-                op_count(&args->in[1]->desc));
-        b = args->workspace;
-    }
-    kn_binary(plan->op, (enum kn_type)plan->dtype, &plan->shape, plan->a_strides, plan->b_strides,
-              args->in[0]->data, b, args->out[0]->data, args->threads);
+    int rc = 0;
+    if (plan->b_type != plan->dtype)
+        rc = mixed_run(args);
+    else
+        kn_binary(plan->op, (enum kn_type)plan->dtype, &plan->shape, plan->a_strides,
+                  plan->b_strides, args->in[0]->data, args->in[1]->data, args->out[0]->data,
+                  args->threads);
     op_activate(args);
-    return 0;
+    return rc;
 }
 
 const struct op_kind kind_binary = {

@@ -223,12 +223,15 @@ static int tile_plan(struct op_call *call, void *ret) {
         if (repeats[i] < 0 || repeats[i] > OP_DIM_MAX)
             return op_fail(call, -EBADMSG, "repeats has %lld", (long long)repeats[i]);
         dims[i] = x->dims[i] * repeats[i];
-        if (shape->rank + 2 > KN_MAX_RANK)
-            return op_fail(call, -ENOTSUP, "more than four dimensions are not supported");
-        if (repeats[i] != 1) {
-            plan->x_strides[shape->rank] = 0;
-            shape->dims[shape->rank++] = repeats[i];
+        if (repeats[i] == 1 && i > 0) { /* one with the dimension before, whose elements it is */
+            shape->dims[shape->rank - 1] *= x->dims[i];
+            plan->x_strides[shape->rank - 1] = strides[i];
+            continue;
         }
+        if (shape->rank + 2 > KN_MAX_RANK)
+            return op_fail(call, -ENOTSUP, "more than four repeated dimensions are not supported");
+        plan->x_strides[shape->rank] = 0;
+        shape->dims[shape->rank++] = repeats[i];
         plan->x_strides[shape->rank] = strides[i];
         shape->dims[shape->rank++] = x->dims[i];
     }

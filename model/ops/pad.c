@@ -62,7 +62,7 @@ static int read_value(const struct op_call *call, struct pad_plan *plan) {
     return rc;
 }
 
-/* Reflection and wrapping reach no further than the input. */
+/* What is left of the input can be repeated as often as it takes, but for nothing. */
 static int check_axis(const struct op_call *call, const struct pad_plan *plan, int axis) {
     int64_t dim = plan->shape.dims[axis], begin = plan->begin[axis], end = plan->end[axis];
     if (begin < -OP_DIM_MAX || begin > OP_DIM_MAX || end < -OP_DIM_MAX || end > OP_DIM_MAX)
@@ -70,13 +70,10 @@ static int check_axis(const struct op_call *call, const struct pad_plan *plan, i
                        (long long)end);
     if (begin < -dim || end < -dim || begin + end + dim < 0)
         return op_fail(call, -EBADMSG, "pads take more than the %lld there are", (long long)dim);
-    int64_t reach = plan->mode == KN_PAD_REFLECT ? dim - 1 : dim;
-    if (plan->mode != KN_PAD_CONSTANT && (begin > 0 || end > 0) && dim == 0)
+    bool more = begin > 0 || end > 0,
+         left = dim + (begin < 0 ? begin : 0) + (end < 0 ? end : 0) > 0;
+    if (plan->mode != KN_PAD_CONSTANT && more && !left)
         return op_fail(call, -EBADMSG, "nothing to repeat along dimension %d", axis);
-    if ((plan->mode == KN_PAD_REFLECT || plan->mode == KN_PAD_WRAP) &&
-        (begin > reach || end > reach))
-        return op_fail(call, -ENOTSUP, "pads of %lld and %lld for a dimension of %lld",
-                       (long long)begin, (long long)end, (long long)dim);
     return 0;
 }
 
