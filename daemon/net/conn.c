@@ -7,6 +7,9 @@
  * others), after which the next gathering follows. Messages about frames go in order; small ones
  * (credits, pings) overtake them, but never inside a message.
  *
+ * While much of a payload is missing the kernel is asked to wake the loop for LOW_WATER bytes, not
+ * for every packet (SO_RCVLOWAT): on a link slower than the loop that would be once per 1448 bytes.
+ *
  * Encrypted: what arrives is read into a buffer of the loop's and decrypted into the reader's
  * window from there; what is queued is encrypted into the channel's buffer, in the same order, as
  * far as there is room, and written from there. A message counts as written when it is encrypted.
@@ -39,6 +42,9 @@
 #define WAITING_BUFS  4 /* libuv's own room in a uv_write_t */
 #define LINGER_MS     1000
 #define SCRATCH_SIZE  (128 * 1024)
+#define LOW_WATER     (32 * 1024) /* 0.26 s at 1 Mbit/s: well within any heartbeat */
+#define LOW_WATER_MIN (4 * 1024)  /* for less a packet may wake the loop */
+#define RECORD_SIZE   (17 * 1024) /* of which the channel may hold all but the last byte */
 
 enum conn_state { CONN_NEW, CONN_OPEN, CONN_LEAVING, CONN_CLOSING };
 
@@ -94,6 +100,7 @@ struct conn {
     size_t queued;          /* messages in the three above */
     size_t queued_small;    /* of these, those that nobody's credits bound */
     size_t waiting_bytes;   /* of the uv_write() under way */
+    int low_water;          /* bytes that wake the loop */
     uint64_t last_rx_us;
     uint64_t tx_bytes, tx_busy_us, tx_since_us;
     enum conn_state state;
@@ -109,6 +116,15 @@ struct conn {
 
 static uint64_t now_us(void) {
     return uv_hrtime() / 1000;
+}
+
+/* Where the kernel refuses, it goes on waking for less. */
+static void set_low_water(struct conn *conn, int bytes) {
+    uv_os_fd_t fd;
+    if (bytes == conn->low_water || uv_fileno((uv_handle_t *)&conn->tcp, &fd) < 0)
+        return;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes)) == 0)
+        conn->low_water = bytes;
 }
 
 /* ---- the loop's share ------------------------------------------------------------------------ */
@@ -537,9 +553,36 @@ static bool take_first_bytes(struct conn *conn, const char *data, size_t bytes) 
     return false;
 }
 
+/* The loop is woken for no more than is still missing, lest the end of a message waits for the next
+ * one: of an encrypted one, a record less may be missing. */
+static void settle_low_water(struct conn *conn) {
+    void *window;
+    size_t missing;
+    reader_window(conn->reader, &window, &missing);
+    if (conn->tls)
+        missing -= missing < RECORD_SIZE ? missing : RECORD_SIZE;
+    set_low_water(conn, missing < LOW_WATER_MIN ? 1
+                        : missing < LOW_WATER   ? (int)missing
+                                                : LOW_WATER);
+}
+
+static void take_bytes(struct conn *conn, const uv_buf_t *buf, size_t bytes) {
+    struct err err = {""};
+    bool first = !conn->has_read;
+    conn->has_read = true;
+    if (first && !take_first_bytes(conn, buf->base, bytes))
+        return;
+    if (conn->tls) {
+        decrypt(conn, buf->base, bytes);
+        return;
+    }
+    int rc = reader_advance(conn->reader, bytes, &err);
+    if (rc < 0)
+        reader_failed(conn, rc, &err);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
     struct conn *conn = stream->data;
-    struct err err = {""};
     if (nread == 0)
         return;
     if (nread < 0) {
@@ -547,19 +590,10 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
         return;
     }
     conn->last_rx_us = now_us();
-    if (conn->state != CONN_OPEN)
-        return;
-    bool first = !conn->has_read;
-    conn->has_read = true;
-    if (first && !take_first_bytes(conn, buf->base, (size_t)nread))
-        return;
-    if (conn->tls) {
-        decrypt(conn, buf->base, (size_t)nread);
-        return;
-    }
-    int rc = reader_advance(conn->reader, (size_t)nread, &err);
-    if (rc < 0)
-        reader_failed(conn, rc, &err);
+    if (conn->state == CONN_OPEN)
+        take_bytes(conn, buf, (size_t)nread);
+    if (conn->state == CONN_OPEN)
+        settle_low_water(conn);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -587,6 +621,7 @@ int conn_new(struct net *net, const struct reader_limits *limits,
     conn->tcp.data = conn;
     conn->linger.data = conn;
     conn->handles = 2;
+    conn->low_water = 1;
     *ret_conn = conn;
     return 0;
 fail:
@@ -760,6 +795,7 @@ void conn_goodbye(struct conn *conn, Convoy__Code code, const char *text) {
     if (conn->state != CONN_OPEN)
         return;
     conn->state = CONN_LEAVING;
+    set_low_water(conn, 1);
     uv_timer_start(&conn->linger, on_linger, LINGER_MS, 0);
 }
 

@@ -6,11 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -28,23 +30,27 @@ struct pair {
     int fd;                  /* the other end */
     struct tls_channel *tls; /* of the other end; NULL: not encrypted */
     unsigned done, closed;
+    bool takes;           /* messages are taken, not refused */
+    unsigned messages;    /* taken */
+    size_t payload_bytes; /* of the last one */
     struct sink sink;
 };
 
-static Convoy__Code no_header(void *owner, const Convoy__Message *header, size_t bytes,
+static Convoy__Code on_header(void *owner, const Convoy__Message *header, size_t bytes,
                               const char **ret_text) {
-    (void)owner;
+    const struct pair *pair = owner;
     (void)header;
     (void)bytes;
     *ret_text = "";
-    return CONVOY__CODE__CODE_MALFORMED;
+    return pair->takes ? CONVOY__CODE__CODE_OK : CONVOY__CODE__CODE_MALFORMED;
 }
 
-static void no_message(void *owner, const Convoy__Message *header, struct buffer *payload,
+static void on_message(void *owner, const Convoy__Message *header, struct buffer *payload,
                        size_t payload_bytes) {
-    (void)owner;
+    struct pair *pair = owner;
     (void)header;
-    (void)payload_bytes;
+    pair->messages++;
+    pair->payload_bytes = payload_bytes;
     buffer_unref(payload);
 }
 
@@ -54,13 +60,13 @@ static void on_close(void *owner, const char *why) {
     pair->closed++;
 }
 
-static const struct conn_handlers handlers = {no_header, no_message, on_close};
+static const struct conn_handlers handlers = {on_header, on_message, on_close};
 
 /* Two ends of a TCP connection over loopback with small buffers. */
 static void connect_pair(int fds[2]) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof(address);
-    int small = 16384;
+    int small = 16384, on = 1;
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     assert_true(listener >= 0);
     setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
@@ -73,6 +79,7 @@ static void connect_pair(int fds[2]) {
     fds[1] = accept(listener, NULL, NULL);
     assert_true(fds[1] >= 0);
     assert_int_equal(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+    setsockopt(fds[1], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     close(listener);
 }
 
@@ -304,6 +311,121 @@ static void goodbye_is_read_before_the_end(void **state) {
     assert_int_equal(pair->sink.messages, 2);
 }
 
+/* A frame as it goes over the wire. */
+static struct bytes make_frame(size_t payload_bytes) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Frame frame = CONVOY__FRAME__INIT;
+    struct bytes bytes = {0};
+    void *payload = calloc(1, payload_bytes);
+    message.body_case = CONVOY__MESSAGE__BODY_FRAME;
+    message.frame = &frame;
+    assert_non_null(payload);
+    bytes_add_message(&bytes, FORM_OURS, &message, payload, payload_bytes);
+    free(payload);
+    return bytes;
+}
+
+static void take_frames(struct pair *pair) {
+    const struct reader_limits limits = {MESSAGE_HEADER_MAX, PAYLOAD_BYTES};
+    pair->takes = true;
+    conn_set_limits(pair->conn, &limits);
+}
+
+static void send_plain(const struct pair *pair, const uint8_t *data, size_t count) {
+    assert_int_equal(write(pair->fd, data, count), count);
+}
+
+/* Bytes that the kernel holds for the connection. */
+static int unread(const struct pair *pair) {
+    uv_os_fd_t fd;
+    int count;
+    assert_int_equal(uv_fileno((uv_handle_t *)conn_handle(pair->conn), &fd), 0);
+    assert_int_equal(ioctl(fd, FIONREAD, &count), 0);
+    return count;
+}
+
+static void turn_until_read(struct pair *pair) {
+    for (int turn = 0; turn < TURNS_MAX && unread(pair) > 0; turn++)
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+    assert_int_equal(unread(pair), 0);
+}
+
+static void a_large_payload_does_not_wake_the_loop_for_every_packet(void **state) {
+    struct pair *pair = *state;
+    struct bytes frame = make_frame(100000);
+    const size_t begun = 10000, more = 8000;
+    take_frames(pair);
+    send_plain(pair, frame.data, begun);
+    turn_until_read(pair);
+    send_plain(pair, frame.data + begun, more);
+    for (int turn = 0; turn < 100; turn++)
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+    assert_int_equal(unread(pair), more);
+    send_plain(pair, frame.data + begun + more, frame.size - begun - more);
+    turn_until_read(pair);
+    assert_int_equal(pair->messages, 1);
+    assert_int_equal(pair->payload_bytes, 100000);
+    free(frame.data);
+    frame = make_frame(1);
+    send_plain(pair, frame.data, frame.size);
+    turn_until_read(pair);
+    assert_int_equal(pair->messages, 2);
+    free(frame.data);
+}
+
+/* What is pending, a part of a record at a time. */
+static void dribble_pending(struct pair *pair) {
+    size_t bytes;
+    const void *pending;
+    while ((pending = tls_channel_pending(pair->tls, &bytes)), bytes > 0) {
+        bytes = bytes < 1448 ? bytes : 1448;
+        send_plain(pair, pending, bytes);
+        tls_channel_sent(pair->tls, bytes);
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+    }
+}
+
+static void send_encrypted(struct pair *pair, const uint8_t *data, size_t count) {
+    struct err err = {""};
+    for (int turn = 0; turn < TURNS_MAX && count > 0; turn++) {
+        ssize_t put = tls_channel_write(pair->tls, data, count, &err);
+        if (put > 0) {
+            data += put;
+            count -= (size_t)put;
+        }
+        dribble_pending(pair);
+    }
+    assert_int_equal(count, 0);
+}
+
+/* Nothing follows that would wake the loop for the last bytes. */
+static void the_end_of_a_payload_waits_for_nothing(void **state) {
+    struct pair *pair = *state;
+    unsigned sent = 0;
+    take_frames(pair);
+    send_ping(pair);
+    for (int turn = 0; pair->tls && turn < TURNS_MAX && pair->sink.messages < 1; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        read_some(pair, 65536);
+    }
+    for (size_t bytes = 1; bytes < 90000; bytes += 1499) {
+        struct bytes frame = make_frame(bytes);
+        if (pair->tls)
+            send_encrypted(pair, frame.data, frame.size);
+        else
+            for (size_t at = 0; at < frame.size; at += 1448) {
+                send_plain(pair, frame.data + at, frame.size - at < 1448 ? frame.size - at : 1448);
+                uv_run(&pair->loop, UV_RUN_NOWAIT);
+            }
+        sent++;
+        for (int turn = 0; turn < 100 && pair->messages < sent; turn++)
+            uv_run(&pair->loop, UV_RUN_NOWAIT);
+        assert_int_equal(pair->messages, sent);
+        assert_int_equal(pair->payload_bytes, bytes);
+        free(frame.data);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 #define ENCRYPTED(name)                                                                            \
     { #name ", encrypted", name, set_up_encrypted, tear_down, NULL }
@@ -320,6 +442,9 @@ int main(void) {
         ENCRYPTED(an_end_with_a_key_and_one_without_part_at_once),
         TEST(goodbye_is_read_before_the_end),
         ENCRYPTED(goodbye_is_read_before_the_end),
+        TEST(a_large_payload_does_not_wake_the_loop_for_every_packet),
+        TEST(the_end_of_a_payload_waits_for_nothing),
+        ENCRYPTED(the_end_of_a_payload_waits_for_nothing),
         ENCRYPTED(nothing_is_sent_before_the_handshake_is_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
