@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define BLOCK_BYTES (64 * 1024)
+#define COPY_CHUNK  ((size_t)4 << 20) /* of a constant, in memory twice at most */
 
 /* Memory handed out piece by piece; pieces too large for that have a block of their own. */
 struct block {
@@ -211,19 +212,33 @@ int graph_link(struct graph *graph) {
     return 0;
 }
 
-void graph_drop_pages(const struct graph *graph, const struct constant *constant) {
+/* Gives back the pages of bytes [from, to) of a constant. */
+static void drop_range(const struct graph *graph, const struct constant *constant, size_t from,
+                       size_t to) {
     const unsigned char *data = constant->data;
-    if (!constant->in_file || !data || constant->bytes == 0)
+    if (!constant->in_file || !data || from >= to)
         return;
     for (const struct mapping *mapping = graph->store->mappings; mapping; mapping = mapping->next) {
         if (data < mapping->data || data >= mapping->data + mapping->size)
             continue;
         /* Whole pages around it: a neighbour's bytes on the same page come back when touched. */
         size_t page = (size_t)sysconf(_SC_PAGESIZE);
-        size_t first = (size_t)(data - mapping->data) & ~(page - 1);
-        size_t last = (size_t)(data - mapping->data) + constant->bytes;
+        size_t first = ((size_t)(data - mapping->data) + from) & ~(page - 1);
+        size_t last = (size_t)(data - mapping->data) + to;
         madvise(mapping->data + first, last - first, MADV_DONTNEED);
         return;
+    }
+}
+
+void graph_drop_pages(const struct graph *graph, const struct constant *constant) {
+    drop_range(graph, constant, 0, constant->bytes);
+}
+
+void graph_copy_constant(const struct graph *graph, const struct constant *constant, void *to) {
+    for (size_t at = 0; at < constant->bytes; at += COPY_CHUNK) {
+        size_t left = constant->bytes - at, chunk = left < COPY_CHUNK ? left : COPY_CHUNK;
+        memcpy((char *)to + at, (const char *)constant->data + at, chunk);
+        drop_range(graph, constant, at, at + chunk);
     }
 }
 

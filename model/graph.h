@@ -131,6 +131,10 @@ int graph_link(struct graph *graph);
 /* Tells the kernel that the pages of a constant in a mapped file are not needed any more. */
 void graph_drop_pages(const struct graph *graph, const struct constant *constant);
 
+/* Copies the numbers of a constant (bytes of them) and gives its pages back on the way: a large
+ * matrix is never in memory twice. */
+void graph_copy_constant(const struct graph *graph, const struct constant *constant, void *to);
+
 /* Reads path (import.c): the file is mapped, its structure decoded with protobuf-c from a copy
  * without tensor data, tensor data is left in place. Checks everything that later code relies on:
  * unique names, single assignment, known inputs, no cycle (nodes are sorted when the file's order

@@ -55,8 +55,9 @@ static void prepared_free(struct prepared *prepared, size_t in_count) {
     free(prepared);
 }
 
-static int copy_constants(const struct layer *layer, const struct op_prep *prep,
-                          const struct constant *const *numbers, struct prepared *prepared) {
+static int copy_constants(const struct model *model, const struct layer *layer,
+                          const struct op_prep *prep, const struct constant *const *numbers,
+                          struct prepared *prepared) {
     for (size_t i = 0; i < layer->in_count; i++) {
         if (!numbers[i])
             continue;
@@ -66,7 +67,7 @@ static int copy_constants(const struct layer *layer, const struct op_prep *prep,
         prepared->constants[i].data = tensor_buffer_new(numbers[i]->bytes);
         if (!prepared->constants[i].data)
             return -ENOMEM;
-        memcpy(prepared->constants[i].data, numbers[i]->data, numbers[i]->bytes);
+        graph_copy_constant(model->graph, numbers[i], prepared->constants[i].data);
     }
     return 0;
 }
@@ -112,7 +113,7 @@ static int fill(struct model *model, const struct layer *layer, const struct con
         if (layer->in[i] && layer->in[i]->constant)
             rc = fold_numbers(model->fold, layer->in[i], &numbers[i], err);
     if (rc == 0)
-        rc = copy_constants(layer, &prep, numbers, prepared);
+        rc = copy_constants(model, layer, &prep, numbers, prepared);
     if (rc == 0)
         rc = make_room(model, layer, &prep, prepared, &scale, err);
     prep.numbers = numbers;

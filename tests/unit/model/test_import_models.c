@@ -128,6 +128,14 @@ static void a_large_model_takes_little_memory_to_import(void **state) {
     assert_true(status_kib("VmRSS:") - before > 24 * 1024);
     graph_drop_pages(graph, w);
     assert_true(status_kib("VmRSS:") - before < 6 * 1024);
+
+    /* Copied, they are in memory once. */
+    char *copy = malloc(HOLE_BYTES);
+    assert_non_null(copy);
+    graph_copy_constant(graph, w, copy);
+    assert_memory_equal(copy, data, 4096);
+    assert_true(status_kib("VmHWM:") - peak_before < (long)(HOLE_BYTES / 1024) + 12 * 1024);
+    free(copy);
     graph_free(graph);
 }
 
