@@ -48,9 +48,9 @@ LIBS_kernels = $(call PKG,openblas) -lm
 LIBS_proto = $(call PKG,libprotobuf-c)
 LIBS_config = $(call PKG,yaml-0.1)
 LIBS_tls = $(call PKG,openssl)
-LIBS_base = $(call PKG,libcrypto)
-LIBS_daemon = $(call PKG,libuv libsystemd jansson)
-LIBS_ctl = $(call PKG,libavformat libavcodec libavutil libswscale libavdevice jansson libuv)
+LIBS_base = $(call PKG,libcrypto jansson) -lm
+LIBS_daemon = $(call PKG,libuv libsystemd libmicrohttpd)
+LIBS_ctl = $(call PKG,libavformat libavcodec libavutil libswscale libavdevice libuv)
 
 sources = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(call sources,$(1)))
@@ -82,6 +82,15 @@ $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.pb-c.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(filter-out $(WARNINGS) -Werror,$(CFLAGS)) -I$(BUILD)/gen -c $< -o $@
 
+# The daemon's page, as the C string web_page.
+$(BUILD)/gen/page.c: daemon/control/page.html
+	@mkdir -p $(@D)
+	$(call say,PAGE,$<) { echo 'extern const char web_page[]; const char web_page[] ='; \
+	  sed 's/\\/\\\\/g; s/"/\\"/g; s/^/  "/; s/$$/\\n"/' $<; echo ';'; } > $@
+$(BUILD)/obj/gen/page.o: $(BUILD)/gen/page.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<) $(CC) $(CFLAGS) -c $< -o $@
+
 # ---- objects and libraries ---------------------------------------------------------------------------------------
 # Kernels are worth -O3; they are compiled with -Ikernels alone. Without -fno-trapping-math (nobody looks at
 # floating-point exceptions; values stay the same) loops with a choice in them do not vectorise.
@@ -112,7 +121,7 @@ $(call library,config): $(call obj_of,config)
 $(call library,plan): $(call obj_of,plan)
 $(call library,tls): $(call obj_of,tls)
 $(call library,model): $(call obj_of,model)
-$(call library,daemon): $(call obj_of,daemon)
+$(call library,daemon): $(call obj_of,daemon) $(BUILD)/obj/gen/page.o
 $(call library,ctl): $(call obj_of,ctl)
 $(BUILD)/lib%.a:
 	@rm -f $@
@@ -150,7 +159,7 @@ define run_tests =
 	+@$(MAKE) --no-print-directory all $(BUILD)/bench/engine-convoy $(filter-out %.py,$(1))
 	@$(RUN_TESTS) $(1)
 endef
-.PHONY: test test-unit test-integration test-system test-compiled
+.PHONY: test test-unit test-integration test-system test-compiled test-faults
 test: ## Build and run all tests (installs what they need); the last line counts them
 	$(call run_tests,$(UNIT_TESTS) $(SYSTEM_TESTS))
 test-unit: ## ... the quick ones: tests/unit and tests/kernels
@@ -161,6 +170,9 @@ test-compiled: ## ... all but those of tests/system: what SANITIZE=address,undef
 	$(call run_tests,$(UNIT_TESTS))
 test-system: ## ... those with the real programs, signals, scripts
 	$(call run_tests,$(SYSTEM_TESTS))
+test-faults: ## Kill, freeze, cut and restart devices while frames flow (minutes; as root also in network namespaces)
+	$(call run_tests,$(wildcard tests/fault/test_*.py))
+	@grep -h "^# test_" $(BUILD)/test-logs/tests-fault-*.log || true
 
 # ONNX's own backend test data through importer and executor: a table per operator, and the counts in the last line.
 .PHONY: conformance

@@ -444,14 +444,14 @@ static int set_computed(struct config *config) {
     return config->node ? 0 : -ENOMEM;
 }
 
-/* Keys of later versions are refused rather than ignored, so that nobody believes in them. */
-static int refuse_later_keys(const struct schema_file *file, const struct config *config) {
-    const struct tree_node *root = file->tree->root;
-    if (config->http)
-        return tree_error(file->tree, tree_find(root, "http"), file->err,
-                          "'http' cannot be used yet: this version serves nothing by HTTP. Remove "
-                          "it, or say 'http: off'; 'convoyctl status' shows the line");
-    return 0;
+/* HTTP is not encrypted, whatever the key. */
+static int check_http(const struct schema_file *file, const struct config *config) {
+    if (!config->http || config->insecure || config_address_is_loopback(config->http))
+        return 0;
+    return tree_error(file->tree, tree_find(file->tree->root, "http"), file->err,
+                      "other machines can reach this address, and HTTP is not encrypted: whoever "
+                      "connects sees the line's status. Serve on 127.0.0.1 and use a tunnel, or "
+                      "say 'insecure: true' on a network that you trust");
 }
 
 /* What must hold between keys. */
@@ -470,7 +470,7 @@ static int check_whole(const struct schema_file *file, struct config *config) {
     if ((config->pipeline_count || config->pipeline_auto) && !config->model)
         return tree_error(file->tree, pipeline, file->err,
                           "'pipeline' needs a 'model': name the ONNX file that it runs");
-    return refuse_later_keys(file, config);
+    return check_http(file, config);
 }
 
 int config_parse(const char *text, size_t size, const char *name, struct config **ret_config,

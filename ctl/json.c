@@ -1,30 +1,10 @@
 #include "ctl/json.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define DIGITS 9
-
-json_t *json_text(const char *text) {
-    json_t *value = json_string(text);
-    if (value)
-        return value;
-    char *copy = strdup(text);
-    if (!copy)
-        return NULL;
-    for (char *c = copy; *c; c++)
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    value = json_string(copy);
-    free(copy);
-    return value;
-}
-
-json_t *json_number(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
 
 json_t *json_shape(const struct tensor_desc *desc) {
     json_t *list = json_array();

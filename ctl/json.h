@@ -3,16 +3,10 @@
 #define CONVOY_CTL_JSON_H
 
 #include "base/err.h"
+#include "base/json.h"
 #include "base/tensor.h"
 
-#include <jansson.h>
 #include <stdio.h>
-
-/* A string of any bytes: what is no UTF-8 becomes '?'. NULL when there is no memory. */
-json_t *json_text(const char *text);
-
-/* A number; null when it is not finite. */
-json_t *json_number(double value);
 
 /* A tensor's shape as a list. */
 json_t *json_shape(const struct tensor_desc *desc);

@@ -196,9 +196,6 @@ static int read_config(const struct device *device, struct config **ret_config, 
     if (rc < 0)
         return rc;
     rc = config_override(config, keep_node(device, config), device->listen_option, err);
-    if (rc == 0 && config->http)
-        rc = err_set(err, -ENOTSUP, "%s: `http:` is not supported by this version; remove the line",
-                     config->file);
     if (rc < 0) {
         config_free(config);
         return rc;
@@ -238,6 +235,9 @@ static void keep_number(const char *key, int old, int *new) {
 static void keep_until_restart(struct config *old, struct config *new) {
     keep_number("workers", old->workers, &new->workers);
     keep_number("threads", old->threads, &new->threads);
+    if ((old->http == NULL) != (new->http == NULL) ||
+        (old->http && strcmp(old->http, new->http) != 0))
+        log_warning("`http:` has changed: that takes effect after a restart");
     if (strcmp(old->listen, new->listen) != 0)
         log_warning("`listen:` has changed from %s to %s: that takes effect after a restart",
                     old->listen, new->listen);
@@ -510,6 +510,8 @@ static void stop(struct device *device) {
         return;
     device->stopping = true;
     close_listeners(device);
+    web_close(device->web);
+    device->web = NULL;
     workers_close(device->workers);
     recruit_close(device->recruit);
     pilot_close(device, true);
@@ -593,7 +595,13 @@ static int start_handles(struct device *device, const struct device_options *opt
     rc = builder_start(device->loop, &device->builder);
     if (rc < 0)
         return err_set(err, rc, "cannot start: %s", uv_strerror(rc));
-    return start_listening(device, options, err);
+    rc = start_listening(device, options, err);
+    if (rc == 0 && device->config->http) {
+        rc = web_start(device, &device->web, err);
+        if (rc == 0)
+            log_info("page, status, metrics and health on http://%s", device->config->http);
+    }
+    return rc;
 }
 
 static struct device *device_new(uv_loop_t *loop, const struct device_options *options,

@@ -12,6 +12,7 @@
 #include "daemon/control/planset.h"
 #include "daemon/control/recruit.h"
 #include "daemon/control/status.h"
+#include "daemon/control/web.h"
 #include "daemon/data/flow.h"
 #include "daemon/data/link.h"
 #include "daemon/data/peer.h"
@@ -42,6 +43,7 @@ struct device {
     struct config *config;
     struct pool *pool;
     struct net *net;
+    struct web *web; /* NULL: nothing is served by HTTP */
     struct workers *workers;
     struct builder *builder;
     struct planset plans;

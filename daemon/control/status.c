@@ -17,11 +17,17 @@
 #define STAGES_MAX CONFIG_STAGES_MAX
 #define FACTS_US   2000000
 
+/* Who asked. */
+struct asker {
+    status_done *done;
+    void *arg;
+    uint64_t token;
+};
+
 struct status_pending {
     TAILQ_ENTRY(status_pending) entry;
-    struct peer *peer; /* who asked */
+    struct asker asker;
     struct link *link; /* who was asked */
-    uint64_t token;    /* the peer's */
     uint64_t own_token;
     uint64_t until_us;
 };
@@ -158,9 +164,8 @@ void status_own(struct device *device, Convoy__StageStatus *stage, char *state, 
 }
 
 /* Answers with the own stage and those behind, which are borrowed. */
-static void reply(struct device *device, struct peer *peer, uint64_t token,
+static void reply(struct device *device, const struct asker *asker,
                   Convoy__StageStatus *const *behind, size_t count) {
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Status status = CONVOY__STATUS__INIT;
     Convoy__StageStatus own;
     const struct held *held = plan_in_use(device);
@@ -171,7 +176,7 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
         count = STAGES_MAX;
     Convoy__StageStatus **stages = calloc(count + 1, sizeof(*stages));
     if (!stages) {
-        conn_close(peer_conn(peer), "out of memory");
+        asker->done(asker->arg, asker->token, NULL);
         return;
     }
     status_own(device, &own, state, sizeof(state));
@@ -179,7 +184,7 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
     stages[0] = &own;
     for (size_t i = 0; i < count; i++)
         stages[i + 1] = behind[i];
-    status.token = token;
+    status.token = asker->token;
     status.n_stages = count + 1;
     status.stages = stages;
     status.clients = (uint32_t)device->clients;
@@ -193,13 +198,11 @@ static void reply(struct device *device, struct peer *peer, uint64_t token,
         status.model_digest.len = held_has_whole_model(held) ? SHA256_SIZE : 0;
         status.layers = (uint32_t)held_layers_count(held);
     }
-    message.body_case = CONVOY__MESSAGE__BODY_STATUS;
-    message.status = &status;
-    conn_send(peer_conn(peer), &message);
+    asker->done(asker->arg, asker->token, &status);
     free(stages);
 }
 
-static void reply_unreachable(struct device *device, struct peer *peer, uint64_t token) {
+static void reply_unreachable(struct device *device, const struct asker *asker) {
     const struct held *held = plan_in_use(device);
     Convoy__StageStatus behind = CONVOY__STAGE_STATUS__INIT;
     Convoy__StageStatus *stages[] = {&behind};
@@ -214,12 +217,7 @@ static void reply_unreachable(struct device *device, struct peer *peer, uint64_t
         behind.state = (char *)(uintptr_t) "unreachable";
         count = 1;
     }
-    reply(device, peer, token, stages, count);
-}
-
-static void forget(struct device *device, struct status_pending *pending) {
-    TAILQ_REMOVE(&device->status_requests, pending, entry);
-    free(pending);
+    reply(device, asker, stages, count);
 }
 
 /* The time until the device behind counts as silent. */
@@ -236,25 +234,24 @@ static size_t count_pending(const struct device *device) {
     return count;
 }
 
-void status_request(struct device *device, struct peer *peer,
-                    const Convoy__StatusRequest *request) {
+void status_ask(struct device *device, bool alone, uint64_t token, status_done *done, void *arg) {
+    const struct asker asker = {done, arg, token};
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__StatusRequest behind = CONVOY__STATUS_REQUEST__INIT;
     struct held *held = plan_in_use(device);
     struct status_pending *pending = NULL;
-    if (request->alone) {
-        reply(device, peer, request->token, NULL, 0);
+    if (alone) {
+        reply(device, &asker, NULL, 0);
         return;
     }
     if (held && held->link && link_is_up(held->link) && count_pending(device) < STATUS_REQUESTS_MAX)
         pending = calloc(1, sizeof(*pending));
     if (!pending) {
-        reply_unreachable(device, peer, request->token);
+        reply_unreachable(device, &asker);
         return;
     }
-    pending->peer = peer;
+    pending->asker = asker;
     pending->link = held->link;
-    pending->token = request->token;
     pending->own_token = (uint64_t)(uintptr_t)pending ^ uv_hrtime();
     pending->until_us = device_now_us() + patience_us(device, held);
     TAILQ_INSERT_TAIL(&device->status_requests, pending, entry);
@@ -262,6 +259,24 @@ void status_request(struct device *device, struct peer *peer,
     message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
     message.status_request = &behind;
     conn_send(held->link->conn, &message);
+}
+
+static void send_status(void *arg, uint64_t token, const Convoy__Status *status) {
+    struct peer *peer = arg;
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    (void)token; /* it stands in the status */
+    if (!status) {
+        conn_close(peer_conn(peer), "out of memory");
+        return;
+    }
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS;
+    message.status = (Convoy__Status *)(uintptr_t)status;
+    conn_send(peer_conn(peer), &message);
+}
+
+void status_request(struct device *device, struct peer *peer,
+                    const Convoy__StatusRequest *request) {
+    status_ask(device, request->alone, request->token, send_status, peer);
 }
 
 void status_answered(struct device *device, struct link *link, const Convoy__Status *status) {
@@ -272,8 +287,9 @@ void status_answered(struct device *device, struct link *link, const Convoy__Sta
     }
     if (!pending)
         return; /* too late */
-    reply(device, pending->peer, pending->token, status->stages, status->n_stages);
-    forget(device, pending);
+    TAILQ_REMOVE(&device->status_requests, pending, entry);
+    reply(device, &pending->asker, status->stages, status->n_stages);
+    free(pending);
 }
 
 void status_link_lost(struct device *device, struct link *link) {
@@ -282,17 +298,20 @@ void status_link_lost(struct device *device, struct link *link) {
         next = TAILQ_NEXT(pending, entry);
         if (pending->link != link)
             continue;
-        reply_unreachable(device, pending->peer, pending->token);
-        forget(device, pending);
+        TAILQ_REMOVE(&device->status_requests, pending, entry);
+        reply_unreachable(device, &pending->asker);
+        free(pending);
     }
 }
 
-void status_peer_gone(struct device *device, struct peer *peer) {
+void status_forget(struct device *device, const void *arg) {
     struct status_pending *pending, *next;
     for (pending = TAILQ_FIRST(&device->status_requests); pending; pending = next) {
         next = TAILQ_NEXT(pending, entry);
-        if (pending->peer == peer)
-            forget(device, pending);
+        if (pending->asker.arg != arg)
+            continue;
+        TAILQ_REMOVE(&device->status_requests, pending, entry);
+        free(pending);
     }
 }
 
@@ -302,7 +321,8 @@ void status_tick(struct device *device, uint64_t now_us) {
         next = TAILQ_NEXT(pending, entry);
         if (now_us < pending->until_us)
             continue;
-        reply_unreachable(device, pending->peer, pending->token);
-        forget(device, pending);
+        TAILQ_REMOVE(&device->status_requests, pending, entry);
+        reply_unreachable(device, &pending->asker);
+        free(pending);
     }
 }

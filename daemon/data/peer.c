@@ -428,7 +428,7 @@ static void on_close(void *owner, const char *why) {
         device->clients--;
     else
         device->upstreams--;
-    status_peer_gone(device, peer);
+    status_forget(device, peer);
     apply_peer_gone(device, peer);
     if (peer->role == PEER_INGRESS && device->recruit)
         recruit_peer_gone(device, peer);

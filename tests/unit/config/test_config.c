@@ -400,14 +400,18 @@ static void contradictory_pipeline_is_refused(void **state) {
     expect_refusals(refusals, LENGTH(refusals));
 }
 
-static void http_of_a_later_version_is_refused(void **state) {
+static void http_off_loopback_is_refused_without_insecure(void **state) {
     static const struct refusal refusals[] = {
-        {"http: 127.0.0.1:7434\n", "f.yaml:1:1: 'http' cannot be used yet: this version serves "
-                                   "nothing by HTTP. Remove it, or "
-                                   "say 'http: off'; 'convoyctl status' shows the line"},
+        {"http: 0.0.0.0:7434\nkey: a.key\n",
+         "f.yaml:1:1: other machines can reach this address, and HTTP is not encrypted: whoever "
+         "connects sees the line's status. Serve on 127.0.0.1 and use a tunnel, or say 'insecure: "
+         "true' on a network that you trust"},
     };
     (void)state;
     expect_refusals(refusals, LENGTH(refusals));
+    struct config *config = parse_good("http: 0.0.0.0:7434\ninsecure: true\n", "f.yaml");
+    assert_string_equal(config->http, "0.0.0.0:7434");
+    config_free(config);
 }
 
 static void what_is_not_plain_yaml_is_refused(void **state) {
@@ -888,7 +892,7 @@ int main(void) {
         cmocka_unit_test(wrong_value_is_refused),
         cmocka_unit_test(bad_address_is_refused),
         cmocka_unit_test(contradictory_pipeline_is_refused),
-        cmocka_unit_test(http_of_a_later_version_is_refused),
+        cmocka_unit_test(http_off_loopback_is_refused_without_insecure),
         cmocka_unit_test(what_is_not_plain_yaml_is_refused),
         cmocka_unit_test(nul_byte_is_refused),
         cmocka_unit_test(billion_laughs_is_refused_at_its_first_anchor),
