@@ -215,7 +215,7 @@ int exec_new(struct stage *stage, struct exec **ret_exec, struct err *err) {
         const struct stage_buffer *buffer = &stage->buffers[stage->slots[i].buffer];
         exec->tensors[i].desc = stage->slots[i].value->desc;
         if (buffer->place == PLACE_ARENA)
-            exec->tensors[i].data = exec->arena + buffer->at;
+            exec->tensors[i].data = exec->arena + buffer->at + stage->slots[i].offset;
     }
     const struct tensor **in = exec->in_refs;
     struct tensor **out = exec->out_refs;
@@ -251,7 +251,7 @@ static void bind_frame(struct exec *exec, const struct tensor *inputs,
     for (uint32_t i = 0; i < stage->slots_count; i++) {
         const struct stage_buffer *buffer = &stage->buffers[stage->slots[i].buffer];
         if (buffer->place == PLACE_INPUT)
-            exec->tensors[i].data = inputs[buffer->at].data;
+            exec->tensors[i].data = (char *)inputs[buffer->at].data + stage->slots[i].offset;
         if (buffer->place == PLACE_INPUT && stage->slots[i].value->desc.bounded &&
             i < stage->model->cuts[stage->first].count) {
             assert(tensor_desc_fits(&inputs[i].desc, &stage->slots[i].value->desc));
@@ -259,7 +259,7 @@ static void bind_frame(struct exec *exec, const struct tensor *inputs,
             exec->tensors[i].desc.bounded = 0;
         }
         if (buffer->place == PLACE_OUTPUT)
-            exec->tensors[i].data = outputs[buffer->at].data;
+            exec->tensors[i].data = (char *)outputs[buffer->at].data + stage->slots[i].offset;
     }
 }
 

@@ -1,8 +1,8 @@
 /* Inside of struct stage: steps over slots. Private to model/.
  *
  * A slot is a tensor that exists while a stage runs: its inputs and what its layers make. Slots
- * that are one another's bytes (views, results computed in place) share a buffer; a buffer lies in
- * the arena, or is the caller's: a stage input or a stage output.
+ * that are one another's bytes (views, results computed in place, parts of a joint tensor) share a
+ * buffer; a buffer lies in the arena, or is the caller's: a stage input or a stage output.
  */
 #ifndef CONVOY_MODEL_STAGE_H
 #define CONVOY_MODEL_STAGE_H
@@ -17,6 +17,7 @@ enum stage_place { PLACE_ARENA, PLACE_INPUT, PLACE_OUTPUT };
 struct stage_slot {
     const struct value *value;
     uint32_t buffer;
+    size_t offset;     /* of its bytes in the buffer */
     uint32_t last_use; /* step; steps_count for outputs */
 };
 

@@ -1,6 +1,7 @@
 /* The memory of a stage: which tensors share bytes, and where those lie. Neither changes a bit of
  * what is computed. */
 #include "model/memplan.h"
+#include "model/ops/kinds.h"
 #include "model/stage.h"
 
 #include <errno.h>
@@ -19,7 +20,8 @@ static uint32_t slot_of(const struct planning *p, const struct value *value) {
 
 static uint32_t slot_add(struct planning *p, const struct value *value, uint32_t last_use) {
     uint32_t slot = p->stage->slots_count++;
-    p->stage->slots[slot] = (struct stage_slot){value, STAGE_NONE, last_use};
+    p->stage->slots[slot] =
+        (struct stage_slot){.value = value, .buffer = STAGE_NONE, .last_use = last_use};
     p->slot_of[value->id] = slot;
     return slot;
 }
@@ -109,18 +111,23 @@ static struct stage_buffer *buffer_of(struct stage *stage, uint32_t slot) {
     return &stage->buffers[stage->slots[slot].buffer];
 }
 
-static void buffer_join(struct stage *stage, uint32_t slot, uint32_t buffer) {
+static size_t slot_bytes(const struct stage *stage, uint32_t slot) {
+    size_t bytes = 0;
+    tensor_desc_bytes(&stage->slots[slot].value->desc, &bytes);
+    return bytes;
+}
+
+static void buffer_join(struct stage *stage, uint32_t slot, uint32_t buffer, size_t offset) {
     stage->slots[slot].buffer = buffer;
+    stage->slots[slot].offset = offset;
     if (stage->buffers[buffer].to < stage->slots[slot].last_use)
         stage->buffers[buffer].to = stage->slots[slot].last_use;
 }
 
 static void buffer_add(struct stage *stage, uint32_t slot, uint32_t step) {
-    size_t bytes = 0;
-    tensor_desc_bytes(&stage->slots[slot].value->desc, &bytes);
-    stage->buffers[stage->buffers_count] =
-        (struct stage_buffer){.place = PLACE_ARENA, .bytes = bytes, .from = step, .to = step};
-    buffer_join(stage, slot, stage->buffers_count++);
+    stage->buffers[stage->buffers_count] = (struct stage_buffer){
+        .place = PLACE_ARENA, .bytes = slot_bytes(stage, slot), .from = step, .to = step};
+    buffer_join(stage, slot, stage->buffers_count++, 0);
 }
 
 /* Whether step may write its result over a slot that it reads as input `but` (or as residual). */
@@ -154,6 +161,81 @@ static uint32_t overwritten(struct stage *stage, uint32_t s) {
     return STAGE_NONE;
 }
 
+/* Whether the step's tensors are parts of one, one behind the other in memory. */
+static bool has_parts(const struct stage_step *step, const struct op_kind *kind) {
+    const struct layer *layer = step->layer;
+    return layer->op->kind == kind && !layer->view && !layer->dynamic &&
+           joint_outer(layer->plan) == 1;
+}
+
+/* Whether the buffer of a concatenation's input can be a piece of the result's: all of it is that
+ * input, in whatever shape, and nobody reads it when the result is no longer a mere copy. */
+static bool may_move(struct stage *stage, uint32_t s, uint32_t slot) {
+    if (slot == STAGE_NONE || stage->slots[slot].value->desc.bounded)
+        return false;
+    const struct stage_buffer *buffer = buffer_of(stage, slot);
+    bool changes = stage->steps[s].layer->act.kind != KN_ACT_NONE;
+    return buffer->place == PLACE_ARENA && buffer->bytes == slot_bytes(stage, slot) &&
+           buffer->to < stage->steps_count && (!changes || buffer->to <= s);
+}
+
+/* Slots of buffer `from` lie in buffer `to` now. */
+static void buffer_move(struct stage *stage, uint32_t from, uint32_t to, size_t offset) {
+    struct stage_buffer *old = &stage->buffers[from], *joint = &stage->buffers[to];
+    for (uint32_t i = 0; i < stage->slots_count; i++)
+        if (stage->slots[i].buffer == from)
+            buffer_join(stage, i, to, stage->slots[i].offset + offset);
+    joint->from = old->from < joint->from ? old->from : joint->from;
+    joint->to = old->to > joint->to ? old->to : joint->to;
+    old->bytes = 0;
+}
+
+/* Inputs of a concatenation are made where they will be. */
+static void join_inputs(struct stage *stage, uint32_t s) {
+    const struct stage_step *step = &stage->steps[s];
+    size_t offset = 0, bytes;
+    if (step->out[0] == STAGE_NONE)
+        return;
+    uint32_t joint = stage->slots[step->out[0]].buffer;
+    for (size_t i = 0; i < step->layer->in_count; i++, offset += bytes) {
+        bytes = 0;
+        tensor_desc_bytes(&step->layer->in[i]->desc, &bytes);
+        if (bytes > 0 && may_move(stage, s, step->in[i]))
+            buffer_move(stage, stage->slots[step->in[i]].buffer, joint, offset);
+    }
+}
+
+/* Outputs of a Split are pieces of its input. False when one of them is not wanted: then where the
+ * others begin is not known here. */
+static bool split_input(struct stage *stage, uint32_t s) {
+    const struct stage_step *step = &stage->steps[s];
+    if (step->in[0] == STAGE_NONE || stage->slots[step->in[0]].value->desc.bounded)
+        return false;
+    size_t offset = stage->slots[step->in[0]].offset;
+    for (size_t i = 0; i < step->layer->out_count; i++)
+        if (step->out[i] == STAGE_NONE)
+            return false;
+    for (size_t i = 0; i < step->layer->out_count; i++) {
+        buffer_join(stage, step->out[i], stage->slots[step->in[0]].buffer, offset);
+        offset += slot_bytes(stage, step->out[i]);
+    }
+    return true;
+}
+
+static void share_outputs(struct stage *stage, uint32_t s) {
+    struct stage_step *step = &stage->steps[s];
+    uint32_t over = step->layer->view ? step->in[0] : overwritten(stage, s);
+    step->copies = step->layer->view && over == STAGE_NONE;
+    for (size_t i = 0; i < step->layer->out_count; i++) {
+        if (step->out[i] == STAGE_NONE)
+            continue;
+        if (i == 0 && over != STAGE_NONE)
+            buffer_join(stage, step->out[0], stage->slots[over].buffer, stage->slots[over].offset);
+        else
+            buffer_add(stage, step->out[i], s);
+    }
+}
+
 static void share_buffers(struct stage *stage) {
     size_t inputs = stage->model->cuts[stage->first].count;
     for (uint32_t slot = 0; slot < inputs; slot++) {
@@ -162,21 +244,16 @@ static void share_buffers(struct stage *stage) {
         buffer_of(stage, slot)->at = slot;
     }
     for (uint32_t s = 0; s < stage->steps_count; s++) {
-        struct stage_step *step = &stage->steps[s];
-        uint32_t over = step->layer->view ? step->in[0] : overwritten(stage, s);
-        step->copies = step->layer->view && over == STAGE_NONE;
-        for (size_t i = 0; i < step->layer->out_count; i++) {
-            if (step->out[i] == STAGE_NONE)
-                continue;
-            if (i == 0 && over != STAGE_NONE)
-                buffer_join(stage, step->out[0], stage->slots[over].buffer);
-            else
-                buffer_add(stage, step->out[i], s);
-        }
+        if (has_parts(&stage->steps[s], &kind_split) && split_input(stage, s))
+            continue;
+        share_outputs(stage, s);
+        if (has_parts(&stage->steps[s], &kind_concat))
+            join_inputs(stage, s);
     }
 }
 
-/* The first output of a buffer is where it lies; others of the same bytes are copied. */
+/* The first output that is all of a buffer is where it lies; others of the same bytes are copied.
+ */
 static void place_outputs(struct stage *stage) {
     for (size_t i = 0; i < stage->outputs_count; i++) {
         uint32_t slot = stage->output_slots[i];
@@ -185,7 +262,9 @@ static void place_outputs(struct stage *stage) {
             continue;
         }
         struct stage_buffer *buffer = buffer_of(stage, slot);
-        if (buffer->place == PLACE_INPUT) {
+        if (buffer->bytes != slot_bytes(stage, slot)) {
+            stage->output_copies[i] = true;
+        } else if (buffer->place == PLACE_INPUT) {
             stage->output_sources[i] = (int)buffer->at;
         } else if (buffer->place == PLACE_OUTPUT) {
             stage->output_copies[i] = true;

@@ -54,6 +54,10 @@ extern const struct op_kind kind_transpose, kind_concat, kind_split, kind_slice,
 extern const struct op_kind kind_gather, kind_gather_elements, kind_gather_nd,
     kind_scatter_elements, kind_scatter_nd;
 
+/* How often the parts of a concatenation or split alternate in memory; 1: they follow one another.
+ */
+size_t joint_outer(const void *plan);
+
 /* reduce.c; arg: enum kn_reduce */
 extern const struct op_kind kind_reduce;
 

@@ -343,10 +343,15 @@ static int concat_plan(struct op_call *call, void *ret) {
     return op_set(call, 0, first->dtype, first->rank, dims);
 }
 
-/* Copies the part of each row of the joint tensor that starts at offset (bytes) from or to it. */
+size_t joint_outer(const void *plan) {
+    return ((const struct joint_plan *)plan)->outer;
+}
+
+/* Copies the part of each row of the joint tensor that starts at offset (bytes) from or to it,
+ * unless it lies there already. */
 static void copy_rows(size_t outer, size_t part_bytes, const char *x, size_t x_step, char *y,
                       size_t y_step) {
-    if (part_bytes == 0)
+    if (part_bytes == 0 || x == y)
         return;
     for (size_t i = 0; i < outer; i++)
         memcpy(y + i * y_step, x + i * x_step, part_bytes);

@@ -246,6 +246,20 @@ static void make_inputs(const struct model *model, struct cut_tensors *in) {
     }
 }
 
+/* Stages of one layer each: there no tensor shares another's memory. */
+static void check_layer_by_layer(struct model *model, const struct cut_tensors *in,
+                                 const struct cut_tensors *whole) {
+    size_t count = model_layers_count(model);
+    struct cut_tensors *cuts = calloc(count, sizeof(*cuts)); /* what passes through is borrowed */
+    assert_non_null(cuts);
+    for (size_t at = 0; at < count; at++)
+        run_range(model, at, at + 1, 1, at == 0 ? in : &cuts[at - 1], &cuts[at]);
+    assert_same(whole, &cuts[count - 1], count, count);
+    for (size_t at = 0; at < count; at++)
+        tensors_free(&cuts[at]);
+    free(cuts);
+}
+
 static void check_every_cut(int opset, const char *text) {
     char folder[] = "/tmp/convoy-odd-XXXXXX", path[64];
     struct cut_tensors in, whole;
@@ -261,6 +275,7 @@ static void check_every_cut(int opset, const char *text) {
     size_t count = model_layers_count(model);
     assert_true(count > 4);
     run_range(model, 0, count, 1, &in, &whole);
+    check_layer_by_layer(model, &in, &whole);
     for (size_t at = 1; at < count; at++) {
         struct cut_tensors middle, out;
         check_two(model, at, &in, &whole);
@@ -315,11 +330,32 @@ static void quantised_graphs_survive_every_cut(void **state) {
     check_every_cut(13, quantised);
 }
 
+/* Parts of joint tensors that others read as well, before and after; that are computed in place;
+ * twice in one; activated as a whole; in two of them; halves that are outputs, pass through, are
+ * put together again; a part of two images, which is none in memory. */
+static const char joint[] =
+    "input x f32 1,6,5,5\ninput p f32 1,4,3\ninput q f32 2,3,2\n"
+    "output y\noutput half\noutput again\noutput rest\noutput two\noutput act\n"
+    "Split halves x -> a,b | axis=1\nRelu ra a -> c\nSigmoid sb b -> d\n"
+    "Concat j1 c,d,b -> e | axis=1\nAbs abs c -> f\nNeg neg d -> g\n"
+    "Concat j2 f,g,f -> h | axis=1\nAdd sum e,h -> i\nConcat j3 d,c -> act0 | axis=1\n"
+    "Relu rj act0 -> act\nExp ex c -> k\nConcat j4 k,i -> l | axis=1\n"
+    "Split three l -> m,half,o | axis=1\nTanh th m -> n\nMul mul n,o -> r\n"
+    "Concat j5 r,m -> y | axis=1\nSplit pass p -> again,rest | axis=1\n"
+    "Relu rq q -> s\nAbs aq q -> t\nConcat j6 s,t -> two | axis=1\n"
+    "output deep\nConcat j7 k,n -> u | axis=1\nNeg nu u -> v\nConcat j8 v,u,k -> deep | axis=1\n";
+
+static void joint_tensors_survive_every_cut(void **state) {
+    (void)state;
+    check_every_cut(13, joint);
+}
+
 int main(void) {
     struct CMUnitTest tests[128];
     static char names[128][128];
     size_t count = 0;
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(odd_graphs_survive_every_cut);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(joint_tensors_survive_every_cut);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(quantised_graphs_survive_every_cut);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(float16_graphs_survive_every_cut);
     for (const struct models_entry *entry = models_all; entry->file; entry++) {
