@@ -197,6 +197,11 @@ static int qconv_run(const struct op_args *args) {
     return 0;
 }
 
+static const char *qconv_algorithm(const void *packed) {
+    const struct kn_qconv_plan *plan = &((const struct qconv_state *)packed)->plan;
+    return plan->depthwise ? "int16 depthwise" : plan->direct ? "int16 1x1" : "int16 im2col";
+}
+
 const struct op_kind kind_qconv = {
     .plan_size = sizeof(struct qconv_plan),
     .plan = qconv_plan,
@@ -204,5 +209,6 @@ const struct op_kind kind_qconv = {
     .size = qconv_size,
     .pack = qconv_pack,
     .run = qconv_run,
+    .algorithm = qconv_algorithm,
     .flags = OP_ROWS,
 };
