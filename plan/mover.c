@@ -11,6 +11,7 @@
     0.8 /* a rate that is not below this share of the expected one is as expected */
 #define SLOWNESS_MAX  1e4 /* either way; beyond it is no measurement */
 #define LATENCY_US    200
+#define WHOLE         0.1  /* of the model: a stage of less tells less of the other layers */
 #define SPREAD_US     60e6 /* time constant of the variance of measurements */
 #define SPREAD_MOST   0.3  /* a measurement that is farther off is a change, not noise */
 #define SPREAD_FACTOR 2    /* standard deviations of noise that a gain must stand out of */
@@ -53,18 +54,21 @@ static double weight(uint64_t now_us, uint64_t last_us, double smooth_us) {
 }
 
 /* Takes a sample into an average, in logarithms: twice as much and half as much cancel out. */
-static double blend(const struct mover *mover, double average, double sample, uint64_t now_us,
-                    uint64_t last_us) {
-    double share = weight(now_us, last_us, (double)mover->options.smooth_us);
+static double blend(const struct mover *mover, double average, double sample, double trust,
+                    uint64_t now_us, uint64_t last_us) {
+    double share = trust * weight(now_us, last_us, (double)mover->options.smooth_us);
     return average * pow(sample / average, share);
 }
 
 void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t first, size_t last,
                      double time_us) {
     struct mover_device *at = &mover->devices[device];
-    double reference = 0;
-    for (size_t i = first; i < last && i < mover->network.layers; i++)
-        reference += mover->reference_us[i];
+    double reference = 0, total = 0;
+    for (size_t i = 0; i < mover->network.layers; i++) {
+        total += mover->reference_us[i];
+        if (i >= first && i < last)
+            reference += mover->reference_us[i];
+    }
     double slowness = time_us / reference;
     if (!(time_us > 0) || !(reference > 0) || !(slowness < SLOWNESS_MAX) ||
         !(slowness > 1 / SLOWNESS_MAX))
@@ -72,7 +76,8 @@ void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t
     double off = fabs(log(slowness / at->slowness));
     if (at->time_us && off < SPREAD_MOST)
         at->variance += (off * off - at->variance) * weight(now_us, at->time_us, SPREAD_US);
-    at->slowness = blend(mover, at->slowness, slowness, now_us, at->time_us);
+    at->slowness = blend(mover, at->slowness, slowness, fmin(1, reference / total / WHOLE), now_us,
+                         at->time_us);
     at->time_us = now_us;
 }
 
@@ -84,14 +89,14 @@ void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t t
         return;
     if (rate < RATE_TOLERANCE * expected || isinf(expected)) {
         struct mover_device *at = to == 0 ? a : b;
-        at->rate = isinf(at->rate) ? rate : blend(mover, at->rate, rate, now_us, at->rate_us);
+        at->rate = isinf(at->rate) ? rate : blend(mover, at->rate, rate, 1, now_us, at->rate_us);
         at->rate_us = now_us;
     } else if (rate > expected) {
         for (int end = 0; end < 2; end++) {
             struct mover_device *at = end ? b : a;
             if (at->rate >= rate)
                 continue;
-            at->rate = blend(mover, at->rate, rate, now_us, at->rate_us);
+            at->rate = blend(mover, at->rate, rate, 1, now_us, at->rate_us);
             at->rate_us = now_us;
         }
     }

@@ -64,15 +64,15 @@ void mover_device_there(struct mover *mover, size_t device, int workers, uint64_
 void mover_device_gone(struct mover *mover, size_t device);
 
 /* A frame took time_us in layers [first, last) of a device, on average over the last second or so.
- * Samples that are no time, or of layers that take none, do not count. */
+ * Samples that are no time, or of layers that take none, do not count; those of less than a tenth
+ * of the model count less, as they say little of its other layers. */
 void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t first, size_t last,
                      double time_us);
 
-/* Messages went from one device to another at this rate while one was being sent, which was the
- * share `busy` of the time: a link that is seldom busy tells little about its rate, because
- * messages vanish in buffers. Where the rate is below both ports' the receiving device's is held
- * responsible, or the sending one's where the receiver is the ingress; where it is above, both are
- * that fast at least. */
+/* Messages went from one device to another at this rate; busy, 0 to 1: how far the link was the
+ * limit: one that is seldom full tells little about its rate. Where the rate is below both ports'
+ * the receiving device's is held responsible, or the sending one's where the receiver is the
+ * ingress; where it is above, both are that fast at least. */
 void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t to, double rate,
                      double busy);
 

@@ -105,6 +105,7 @@ static json_t *stage_json(const Convoy__StageStatus *s) {
     set_integer(o, "workers", s->workers);
     set_integer(o, "threads", s->threads);
     json_object_set_new(o, "send_mbit", json_number(s->send_mbit));
+    json_object_set_new(o, "send_full", json_boolean(s->send_full));
     json_object_set_new(o, "link_ms", json_number(link_ms(s)));
     set_integer(o, "bytes_out", s->bytes_out);
     set_integer(o, "memory_bytes", s->memory_bytes);

@@ -33,9 +33,7 @@ _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= DEPLOY_STAGES_MAX, "a deployment has
 
 /* What a device said last, to tell how much has come since. */
 struct report {
-    uint64_t at_us, frames_out, bytes_out;
-    double busy_us; /* of the link to the next device */
-    char *next;     /* its address */
+    uint64_t frames_out, bytes_out;
 };
 
 /* A device of the line-to-be; number 0 is this one. */
@@ -102,7 +100,6 @@ static void pilot_free(struct pilot *pilot) {
     for (size_t d = 0; d < pilot->count; d++) {
         free(pilot->members[d].node);
         free(pilot->members[d].address);
-        free(pilot->members[d].report.next);
     }
     model_numbers_fini(&pilot->numbers);
     free(pilot->layer_us);
@@ -258,26 +255,14 @@ static size_t next_in_line(const struct pilot *pilot, size_t d) {
     return SIZE_MAX;
 }
 
-/* The link's rate since the last report, and its share of the time. */
+/* The link's rate, where something was sent since the last report and the link was the limit. */
 static void note_link(struct pilot *pilot, size_t d, const Convoy__StageStatus *s,
                       uint64_t now_us) {
     struct report *report = &pilot->members[d].report;
     size_t next = next_in_line(pilot, d);
-    double busy_us = s->send_mbit > 0 ? (double)s->bytes_out * 8 / s->send_mbit : 0;
-    bool same = report->next && strcmp(report->next, s->address) == 0;
-    if (same && next != SIZE_MAX && s->bytes_out > report->bytes_out && busy_us > report->busy_us &&
-        now_us > report->at_us) {
-        double took_us = busy_us - report->busy_us;
-        mover_note_rate(&pilot->mover, now_us, d, next,
-                        (double)(s->bytes_out - report->bytes_out) / took_us,
-                        took_us / (double)(now_us - report->at_us));
-    }
-    if (!same) {
-        free(report->next);
-        report->next = strdup(s->address);
-    }
+    if (next != SIZE_MAX && s->bytes_out != report->bytes_out)
+        mover_note_rate(&pilot->mover, now_us, d, next, s->send_mbit / 8, s->send_full ? 1 : 0);
     report->bytes_out = s->bytes_out;
-    report->busy_us = busy_us;
 }
 
 /* available: bytes for one more stage; the one that it runs stays until the new one serves. */
@@ -298,7 +283,6 @@ static void note_status(struct pilot *pilot, size_t d, const Convoy__StageStatus
     if (is_ours)
         note_link(pilot, d, s, now_us);
     member->report.frames_out = s->frames_out;
-    member->report.at_us = now_us;
 }
 
 void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status) {

@@ -73,6 +73,7 @@ static uint64_t resident_bytes(void) {
 static void fill_plan(const struct held *held, uint64_t now_us, Convoy__StageStatus *stage) {
     const struct plan_stage *own = &held->plan->stages[held->index];
     uint64_t bytes = 0;
+    bool is_full = false;
     stage->plan.data = (uint8_t *)(uintptr_t)held->id;
     stage->plan.len = SHA256_SIZE;
     stage->first = (uint32_t)own->first;
@@ -85,7 +86,8 @@ static void fill_plan(const struct held *held, uint64_t now_us, Convoy__StageSta
     stage->uptime_plan_ms = since_us ? (now_us - since_us) / 1000 : 0;
     if (held->link) {
         stage->address = held->link->address;
-        stage->send_mbit = link_rate(held->link, &bytes);
+        stage->send_mbit = link_rate(held->link, &bytes, &is_full);
+        stage->send_full = is_full;
         stage->bytes_out = bytes;
     }
 }

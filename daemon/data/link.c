@@ -415,13 +415,18 @@ void link_tick(struct link *link, uint64_t now_us) {
     conn_send(link->conn, &message);
 }
 
-double link_rate(const struct link *link, uint64_t *ret_bytes) {
+double link_rate(const struct link *link, uint64_t *ret_bytes, bool *ret_is_full) {
     uint64_t bytes = link->tx_bytes, busy_us = link->tx_busy_us, b, us;
+    double rate = 0;
+    *ret_is_full = false;
     if (link->conn) {
+        rate = conn_rate(link->conn, ret_is_full);
         conn_tx(link->conn, &b, &us);
         bytes += b;
         busy_us += us;
     }
     *ret_bytes = bytes;
+    if (rate > 0 && bytes > 0)
+        return rate;
     return busy_us > 0 ? (double)bytes * 8 / (double)busy_us : 0;
 }

@@ -26,7 +26,7 @@
  */
 #include "daemon/net/conn.h"
 
-#include "daemon/net/tcp_busy.h"
+#include "daemon/net/tcp_rate.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -860,11 +860,17 @@ void conn_excuse(struct conn *conn, uint64_t us) {
     conn->last_rx_us += us;
 }
 
-void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us) {
+double conn_rate(const struct conn *conn, bool *ret_is_full) {
     uv_os_fd_t fd;
-    if (uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
-        tcp_busy_read(fd, ret_bytes, ret_busy_us))
-        return;
+    double rate;
+    *ret_is_full = false;
+    if (uv_fileno((const uv_handle_t *)&conn->tcp, &fd) < 0 ||
+        !tcp_rate_read(fd, &rate, ret_is_full))
+        return 0;
+    return rate * 8 / 1e6;
+}
+
+void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us) {
     *ret_bytes = conn->tx_bytes;
     *ret_busy_us = conn->tx_busy_us + (conn->is_busy ? now_us() - conn->tx_since_us : 0);
 }

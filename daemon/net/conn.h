@@ -105,9 +105,13 @@ void conn_excuse(struct conn *conn, uint64_t us);
 /* Limits for messages that have not begun to arrive yet. */
 void conn_set_limits(struct conn *conn, const struct reader_limits *limits);
 
-/* Bytes that have arrived at the peer since the start, and how long it took while there were some
- * on their way; where the kernel does not tell, what was written and how long that took. */
+/* What was written since the start (before encryption), and how long it took while there was
+ * something to write. */
 void conn_tx(const struct conn *conn, uint64_t *ret_bytes, uint64_t *ret_busy_us);
+
+/* Rate at which the kernel lately got bytes to the peer, in Mbit/s; 0 when it does not tell. Full:
+ * the link was the limit (tcp_rate.h). */
+double conn_rate(const struct conn *conn, bool *ret_is_full);
 
 /* Packs a message that payload_bytes will follow into a pooled buffer; the caller's reference. */
 int conn_pack(struct pool *pool, const Convoy__Message *message, size_t payload_bytes,
