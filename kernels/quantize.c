@@ -112,34 +112,91 @@ static const void *zero_at(const void *zero, size_t size, size_t i) {
     return zero ? (const char *)zero + i * size : NULL;
 }
 
+#define TASK_ELEMENTS 32768
+
+/* One call: exactly one of quantize and dequantize is set. */
+struct scale_job {
+    quantize_fn quantize;
+    dequantize_fn dequantize;
+    struct rows rows;
+    size_t size; /* of a quantised number */
+    const char *x;
+    const float *scale;
+    const void *zero;
+    char *y;
+    size_t piece, pieces, rows_per_task; /* of a task: rows, or a piece of one */
+};
+
+/* Elements [begin, begin + count) of a row. */
+static void scale_piece(const struct scale_job *job, size_t row, size_t begin, size_t count) {
+    size_t s = first_scale(&job->rows, row) + begin * job->rows.step;
+    size_t at = row * job->rows.length + begin;
+    const void *zero = zero_at(job->zero, job->size, s);
+
+    if (job->quantize)
+        job->quantize((const float *)(const void *)job->x + at, job->scale + s, zero,
+                      job->rows.step, job->y + at * job->size, (ptrdiff_t)count);
+    else
+        job->dequantize(job->x + at * job->size, job->scale + s, zero, job->rows.step,
+                        (float *)(void *)job->y + at, (ptrdiff_t)count);
+}
+
+static void scale_task(void *arg, int task, int thread) {
+    const struct scale_job *job = arg;
+    size_t first = (size_t)task / job->pieces * job->rows_per_task;
+    size_t begin = (size_t)task % job->pieces * job->piece;
+    size_t last =
+        (size_t)kn_min((ptrdiff_t)(first + job->rows_per_task), (ptrdiff_t)job->rows.count);
+    size_t count = (size_t)kn_min((ptrdiff_t)job->piece, (ptrdiff_t)(job->rows.length - begin));
+
+    (void)thread;
+    for (size_t row = first; row < last; row++)
+        scale_piece(job, row, begin, count);
+}
+
+static void scale_all(struct scale_job *job, struct kn_threads *threads) {
+    ptrdiff_t rows = (ptrdiff_t)job->rows.count, length = (ptrdiff_t)job->rows.length;
+
+    if (rows == 0 || length == 0)
+        return;
+    ptrdiff_t grain = kn_max(TASK_ELEMENTS, kn_ceil_div(rows * length, 1024));
+    job->piece = (size_t)kn_min(length, grain);
+    job->pieces = (size_t)kn_ceil_div(length, (ptrdiff_t)job->piece);
+    job->rows_per_task = (size_t)kn_max(1, grain / length);
+    kn_parallel(threads,
+                (int)(kn_ceil_div(rows, (ptrdiff_t)job->rows_per_task) * (ptrdiff_t)job->pieces),
+                scale_task, job);
+}
+
 int kn_quantize(const struct kn_scaling *scaling, enum kn_type y_type, const float *x,
-                const float *scale, const void *zero, void *y) {
-    struct rows rows = rows_of(scaling);
-    size_t size = kn_type_size(y_type);
+                const float *scale, const void *zero, void *y, struct kn_threads *threads) {
+    struct scale_job job = {.rows = rows_of(scaling),
+                            .size = kn_type_size(y_type),
+                            .x = (const char *)x,
+                            .scale = scale,
+                            .zero = zero,
+                            .y = y};
 
     if (y_type < 0 || y_type >= TYPES || !quantize_rows[y_type])
         return -ENOTSUP;
-    for (size_t r = 0; r < rows.count; r++) {
-        size_t s = first_scale(&rows, r);
-        quantize_rows[y_type](x + r * rows.length, scale + s, zero_at(zero, size, s), rows.step,
-                              (char *)y + r * rows.length * size, (ptrdiff_t)rows.length);
-    }
+    job.quantize = quantize_rows[y_type];
+    scale_all(&job, threads);
     return 0;
 }
 
 int kn_dequantize(const struct kn_scaling *scaling, enum kn_type x_type, const void *x,
-                  const float *scale, const void *zero, float *y) {
-    struct rows rows = rows_of(scaling);
-    size_t size = kn_type_size(x_type);
+                  const float *scale, const void *zero, float *y, struct kn_threads *threads) {
+    struct scale_job job = {.rows = rows_of(scaling),
+                            .size = kn_type_size(x_type),
+                            .x = x,
+                            .scale = scale,
+                            .zero = zero,
+                            .y = (char *)y};
 
     if (x_type < 0 || x_type >= TYPES || !dequantize_rows[x_type])
         return -ENOTSUP;
-    for (size_t r = 0; r < rows.count; r++) {
-        size_t s = first_scale(&rows, r);
-        dequantize_rows[x_type]((const char *)x + r * rows.length * size, scale + s,
-                                zero_at(zero, size, s), rows.step, y + r * rows.length,
-                                (ptrdiff_t)rows.length);
-    }
+    job.dequantize = dequantize_rows[x_type];
+    scale_all(&job, threads);
     return 0;
 }
 

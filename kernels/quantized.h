@@ -21,14 +21,14 @@ struct kn_scaling {
  * of y's type, or NULL: 0. NaN gives the type's least number. y_type: 8 or 16 bits, signed or not;
  * -ENOTSUP for others. */
 int kn_quantize(const struct kn_scaling *scaling, enum kn_type y_type, const float *x,
-                const float *scale, const void *zero, void *y);
+                const float *scale, const void *zero, void *y, struct kn_threads *threads);
 void kn_quantize_ref(const struct kn_scaling *scaling, enum kn_type y_type, const float *x,
                      const float *scale, const void *zero, void *y);
 
 /* DequantizeLinear (10, 13, 19, 21): y = (x - zero) * scale, rounded once more where x - zero needs
  * more than 24 bits. x_type: 8 or 16 bits, or KN_INT32; -ENOTSUP for others. */
 int kn_dequantize(const struct kn_scaling *scaling, enum kn_type x_type, const void *x,
-                  const float *scale, const void *zero, float *y);
+                  const float *scale, const void *zero, float *y, struct kn_threads *threads);
 void kn_dequantize_ref(const struct kn_scaling *scaling, enum kn_type x_type, const void *x,
                        const float *scale, const void *zero, float *y);
 

@@ -100,7 +100,7 @@ static int quantize_run(const struct op_args *args) {
         x = args->workspace;
     }
     return kn_quantize(&plan->scaling, (enum kn_type)args->out[0]->desc.dtype, x, args->in[1]->data,
-                       zero, args->out[0]->data);
+                       zero, args->out[0]->data, args->threads);
 }
 
 const struct op_kind kind_quantize = {
@@ -127,7 +127,7 @@ static int dequantize_plan(struct op_call *call, void *ret) {
 static int dequantize_run(const struct op_args *args) {
     const void *zero = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL;
     int rc = kn_dequantize(args->plan, (enum kn_type)args->in[0]->desc.dtype, args->in[0]->data,
-                           args->in[1]->data, zero, args->out[0]->data);
+                           args->in[1]->data, zero, args->out[0]->data, args->threads);
     op_activate(args);
     return rc;
 }
@@ -164,7 +164,8 @@ static int dynamic_run(const struct op_args *args) {
         memcpy(args->out[2]->data, &zero, sizeof(zero));
     if (!args->out[0])
         return 0;
-    return kn_quantize(&all, KN_UINT8, args->in[0]->data, &scale, &zero, args->out[0]->data);
+    return kn_quantize(&all, KN_UINT8, args->in[0]->data, &scale, &zero, args->out[0]->data,
+                       args->threads);
 }
 
 const struct op_kind kind_dynamic_quantize = {.plan = dynamic_plan, .run = dynamic_run};
