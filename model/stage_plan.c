@@ -262,11 +262,10 @@ static void place_outputs(struct stage *stage) {
             continue;
         }
         struct stage_buffer *buffer = buffer_of(stage, slot);
-        if (buffer->bytes != slot_bytes(stage, slot)) {
-            stage->output_copies[i] = true;
-        } else if (buffer->place == PLACE_INPUT) {
+        bool whole = buffer->bytes == slot_bytes(stage, slot);
+        if (whole && buffer->place == PLACE_INPUT) {
             stage->output_sources[i] = (int)buffer->at;
-        } else if (buffer->place == PLACE_OUTPUT) {
+        } else if (!whole || buffer->place == PLACE_OUTPUT) {
             stage->output_copies[i] = true;
         } else {
             buffer->place = PLACE_OUTPUT;
