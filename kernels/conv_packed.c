@@ -98,13 +98,15 @@ static size_t strips_bytes(const struct kn_conv_plan *plan) {
 
 static int packed_size(struct kn_conv_plan *plan) {
     const struct kn_conv *conv = &plan->conv;
-    size_t bytes = strip_floats(plan) * sizeof(float), floats;
+    struct depth d = depth_of(conv);
     struct kn_band band = {0};
 
-    plan->panel = (int)kn_min(kn_max(BLOCK_BYTES / (ptrdiff_t)bytes, 1), strips_of(plan));
-    if (__builtin_mul_overflow(group_floats(plan), (size_t)conv->group, &floats) ||
-        floats > PTRDIFF_MAX / 8)
+    if (!kn_panels_fit(plan->simd, conv->oc / conv->group, d.channels * d.taps, conv->group,
+                       conv->oc))
         return -EOVERFLOW;
+    size_t bytes = strip_floats(plan) * sizeof(float);
+    size_t floats = group_floats(plan) * (size_t)conv->group;
+    plan->panel = (int)kn_min(kn_max(BLOCK_BYTES / (ptrdiff_t)bytes, 1), strips_of(plan));
     plan->packed_bytes = kn_round_up((size_t)conv->oc * sizeof(float), KN_ALIGN) +
                          kn_round_up(floats * sizeof(float), KN_ALIGN);
     if (!is_pointwise(conv))

@@ -7,6 +7,7 @@
  * Usually each thread does blocks of its own. Where there are few, all threads transform the input
  * of one together and then share its output channels. The same sums either way.
  */
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -81,8 +82,11 @@ static size_t scratch_bytes(const struct layout *l) {
 }
 
 static int winograd_size(struct kn_conv_plan *plan) {
-    struct layout l = layout_of(plan);
+    const struct kn_conv *conv = &plan->conv;
 
+    if (!kn_panels_fit(plan->simd, conv->oc, conv->ic, INPUTS_MAX * INPUTS_MAX, conv->oc))
+        return -EOVERFLOW;
+    struct layout l = layout_of(plan);
     plan->panel = (int)l.block;
     plan->packed_bytes =
         kn_round_up((l.bias + (size_t)(l.points * l.w_point)) * sizeof(float), KN_ALIGN);

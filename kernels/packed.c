@@ -7,6 +7,17 @@ size_t kn_panels_count(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t dep
     return (size_t)(kn_ceil_div(rows, simd->panel_rows) * simd->panel_rows * depth);
 }
 
+bool kn_panels_fit(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t matrices,
+                   ptrdiff_t biases) {
+    size_t floats = (size_t)rows;
+
+    return !__builtin_add_overflow(floats, (size_t)simd->panel_rows, &floats) &&
+           !__builtin_mul_overflow(floats, (size_t)depth, &floats) &&
+           !__builtin_mul_overflow(floats, (size_t)matrices, &floats) &&
+           !__builtin_add_overflow(floats, (size_t)biases + 2 * KN_ALIGN, &floats) &&
+           floats <= PTRDIFF_MAX / sizeof(float);
+}
+
 void kn_panels_pack(const struct kn_simd *simd, const float *w, ptrdiff_t rows, ptrdiff_t depth,
                     float *panels) {
     ptrdiff_t height = simd->panel_rows;

@@ -5,8 +5,12 @@
 
 #include "simd.h"
 
-/* Floats of [rows][depth] as panels: whole panels. */
+/* Floats of [rows][depth] as panels: whole panels. kn_panels_fit() has found them to fit. */
 size_t kn_panels_count(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t depth);
+
+/* Whether `matrices` of them and a bias for each of biases rows fit memory's addresses. */
+bool kn_panels_fit(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t matrices,
+                   ptrdiff_t biases);
 
 /* w [rows][depth], at any address into panels [depth][panel_rows],
  * one after the other; rows that are missing are 0. */
