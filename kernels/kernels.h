@@ -78,7 +78,8 @@ enum kn_act {
     KN_ACT_THRESHOLDED_RELU, /* x > a ? x : 0 */
     KN_ACT_ERF,
     KN_ACT_MISH,
-    KN_ACT_GELU, /* 0.5 * x * (1 + erf(x / sqrt(2))) */
+    KN_ACT_GELU,      /* 0.5 * x * (1 + erf(x / sqrt(2))) */
+    KN_ACT_GELU_TANH, /* 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) */
     KN_ACT_COUNT,
 };
 

@@ -203,4 +203,9 @@ static inline vf vf_act_gelu(vf v, float a, float b) {
     return vf_gated(v, 0.5f + 0.5f * vf_erf(v * 0.70710678f));
 }
 
+/* 0.5 * (1 + tanh(u)) is sigmoid(2 * u). */
+static inline vf vf_act_gelu_tanh(vf v, float a, float b) {
+    return vf_gated(v, vf_act_sigmoid(1.5957691f * (v + 0.044715f * v * v * v), a, b));
+}
+
 #endif

@@ -31,6 +31,7 @@ ROW(thresholded_relu)
 ROW(erf)
 ROW(mish)
 ROW(gelu)
+ROW(gelu_tanh)
 
 void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float *y,
                          ptrdiff_t count) {
@@ -53,6 +54,7 @@ void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float 
         [KN_ACT_ERF] = row_erf,
         [KN_ACT_MISH] = row_mish,
         [KN_ACT_GELU] = row_gelu,
+        [KN_ACT_GELU_TANH] = row_gelu_tanh,
     };
 
     rows[act->kind](x, y, count, act->a, act->b);

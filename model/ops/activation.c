@@ -66,10 +66,13 @@ static int activation_plan(struct op_call *call, void *ret) {
         if (defaults[i].b_name)
             plan->act.b = node_float(call->node, defaults[i].b_name, defaults[i].b);
     }
-    const char *approximate = node_string(call->node, "approximate", "none");
-    if (strcmp(approximate, "none") != 0)
-        return op_fail(call, -ENOTSUP, "approximate '%.40s' is not supported", approximate);
-    int rc = op_type(call, 0, types_of(plan->act.kind));
+    static const char *const approximations[] = {"none", "tanh"};
+    int approximation = 0;
+    int rc = op_choice(call, "approximate", "none", approximations, 2, &approximation);
+    if (approximation == 1)
+        plan->act.kind = KN_ACT_GELU_TANH;
+    if (rc == 0)
+        rc = op_type(call, 0, types_of(plan->act.kind));
     if (rc == 0 && plan->act.kind == KN_ACT_CLIP)
         rc = clip_bounds(call, plan);
     const struct tensor_desc *x = op_in(call, 0);

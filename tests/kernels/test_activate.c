@@ -65,6 +65,10 @@ static double define(const struct kn_activation *act, double v) {
         return v == -INFINITY ? 0 : v * tanh(softplus(v));
     case KN_ACT_GELU:
         return v == -INFINITY ? 0 : 0.5 * v * (1 + erf(v / sqrt(2.0)));
+    case KN_ACT_GELU_TANH:
+        return v == -INFINITY
+                   ? 0
+                   : 0.5 * v * (1 + tanh(0.79788456080286536 * (v + 0.044715 * v * v * v)));
     }
     return v;
 }
@@ -90,6 +94,7 @@ static const struct kn_activation acts[] = {
     {KN_ACT_ERF, 0, 0},
     {KN_ACT_MISH, 0, 0},
     {KN_ACT_GELU, 0, 0},
+    {KN_ACT_GELU_TANH, 0, 0},
 };
 
 #define ACTS (sizeof(acts) / sizeof(acts[0]))

@@ -169,6 +169,16 @@ static void functions_of_angles_and_their_inverses(void **state) {
     op_case_check(9, "given x f64 1 = 10\nAcosh f x -> y\nwant y f64 1 = 2.99322285\n");
 }
 
+static void gelu_is_exact_or_approximated(void **state) {
+    (void)state;
+#define THREE "given x f32 3 = -1,0,1\n"
+    op_case_check(20, THREE "Gelu g x -> y\nwant y f32 3 = -0.15865526,0,0.84134475\n");
+    op_case_check(20, THREE "Gelu g x -> y | approximate=tanh\n"
+                            "want y f32 3 = -0.15880803,0,0.84119199\n");
+    op_case_refuse(20, THREE "Gelu g x -> y | approximate=cosh\nwant y f32 1 = 0\n", -EBADMSG,
+                   "approximate 'cosh' is not known");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instance_normalization_works_channel_by_channel),
@@ -182,6 +192,7 @@ int main(void) {
         cmocka_unit_test(old_arithmetic_stays_what_it_is_behind_a_convolution),
         cmocka_unit_test(infinities_are_told_apart),
         cmocka_unit_test(functions_of_angles_and_their_inverses),
+        cmocka_unit_test(gelu_is_exact_or_approximated),
     };
     return cmocka_run_group_tests_name("operators that normalize", tests, NULL, NULL);
 }
