@@ -30,9 +30,9 @@ struct model_options {
 struct model;
 
 /* Opens, checks and optimises path. 0 with one reference for the caller, or: the errno of opening
- * it, -EINVAL (a dimension that must exist), -EBADMSG (not ONNX, truncated, contradictory), -ENOTSUP (operator, opset, type, shape: the
- * sentence names node, operator, opset and what is supported), -ENOMEM. options may be NULL. Any
- * thread. */
+ * it, -EINVAL (a dimension that must exist), -EBADMSG (not ONNX, truncated, contradictory),
+ * -ENOTSUP (operator, opset, type, shape: the sentence names node, operator, opset and what is
+ * supported), -ENOMEM. options may be NULL. Any thread. */
 int model_open(const char *path, const struct model_options *options, struct model **ret_model,
                struct err *err);
 struct model *model_ref(struct model *model);

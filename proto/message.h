@@ -99,9 +99,9 @@ int message_layout(const struct tensor_desc *descs, size_t count, size_t *ret_of
 
 /* Checks the tensors of a received header against its payload's size and, where expected is not
  * NULL, against the count_expected tensors that must come, by name (any order in the message), type
- * and shape (tensor_desc_fits()); fills one description and offset for each, in the order of expected (or of the
- * message). Names are borrowed from expected (or from the header). -EPROTO with a sentence for what
- * contradicts itself, -EINVAL with a sentence for what is not expected. */
+ * and shape (tensor_desc_fits()); fills one description and offset for each, in the order of
+ * expected (or of the message). Names are borrowed from expected (or from the header). -EPROTO with
+ * a sentence for what contradicts itself, -EINVAL with a sentence for what is not expected. */
 int message_check_tensors(Convoy__Tensor *const *tensors, size_t count, size_t payload_bytes,
                           const struct tensor_desc *expected, size_t count_expected,
                           struct tensor_desc *ret_descs, size_t *ret_offsets, struct err *err);

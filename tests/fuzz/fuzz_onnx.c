@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TENSORS_MAX     64
-#define FRAME_BYTES_MAX (64U << 10U) /* of inputs, outputs, weights, arena: larger ones take long  \
-                                      */
+#define TENSORS_MAX 64
+#define FRAME_BYTES_MAX                                                                            \
+    (64U << 10U) /* of inputs, outputs, weights, arena: larger ones take long                      \
+                  */
 #define FRAME_MACS_MAX 1000000U
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
