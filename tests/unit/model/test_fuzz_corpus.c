@@ -1,6 +1,6 @@
 /* The fuzzer's corpus of ONNX files: every one of them goes the way that the fuzzer sends it, and
  * together they have every operator. What the fuzzer has found stays there. */
-#include "tests/fuzz/fuzz_onnx.c"
+#include "tests/fuzz/fuzz_onnx.c" /* NOLINT(bugprone-suspicious-include): what is fuzzed */
 
 #include <dirent.h>
 #include <setjmp.h>
