@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -1013,6 +1014,66 @@ static void a_device_that_never_gets_ready_is_given_up(void **state) {
     finish(&scene);
 }
 
+/* ---- being stopped in the middle of it ------------------------------------------------------- */
+
+static void expect_clean_end(struct daemons *line, int i) {
+    daemons_signal(line, i, SIGTERM);
+    int status = daemons_wait(line, i);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void a_recruit_that_is_fetching_its_part_ends_cleanly(void **state) {
+    struct bench bench;
+    (void)state;
+    set_bench(&bench, "");
+    send_prepare(&bench);
+    wait_request(&bench);
+    send_chunk(&bench, 0, CHUNK);
+    expect_clean_end(&bench.line, 1);
+    clear_bench(&bench);
+}
+
+static void a_recruit_that_is_preparing_ends_cleanly(void **state) {
+    struct bench bench;
+    uint64_t offset = 0;
+    (void)state;
+    set_bench(&bench, "");
+    send_prepare(&bench);
+    while (offset < bench.part_bytes) {
+        const Convoy__PartRequest *request = wait_request(&bench);
+        offset = request->offset + request->bytes;
+        send_chunk(&bench, request->offset, request->bytes);
+        if (offset == bench.part_bytes)
+            break;
+    }
+    expect_clean_end(&bench.line, 1);
+    clear_bench(&bench);
+}
+
+static void an_ingress_that_is_deploying_ends_cleanly(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct scene scene;
+        struct client recruit;
+        start(&scene, 2, (const char *const[]){"", NULL});
+        send_apply(&scene, 2, (const size_t[]){7});
+        if (i > 0) { /* else the builder has it */
+            play_recruit(&scene, &recruit);
+            const Convoy__Prepare *prepare =
+                client_wait_other(&recruit, CONVOY__MESSAGE__BODY_PREPARE)->prepare;
+            if (i == 2)
+                send_requests(&recruit, prepare, 0, CHUNK, 1);
+        }
+        client_close(&scene.client);
+        client_close(&scene.admin);
+        expect_clean_end(&scene.line, 0);
+        if (i > 0)
+            client_fini(&recruit);
+        finish(&scene);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(idle_devices_are_recruited_while_frames_flow),
@@ -1042,6 +1103,9 @@ int main(void) {
         cmocka_unit_test(what_a_device_says_no_with_travels_to_who_asked),
         cmocka_unit_test(a_device_is_sent_pieces_of_its_part_and_of_nothing_else),
         cmocka_unit_test(a_device_that_never_gets_ready_is_given_up),
+        cmocka_unit_test(a_recruit_that_is_fetching_its_part_ends_cleanly),
+        cmocka_unit_test(a_recruit_that_is_preparing_ends_cleanly),
+        cmocka_unit_test(an_ingress_that_is_deploying_ends_cleanly),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -33,7 +33,8 @@ class Deploy(Case):
         process = self.daemons.pop(node, None)
         if process:
             process.send_signal(number)
-            process.wait(harness.CAP_S)
+            code = process.wait(harness.CAP_S)
+            self.assertEqual(code, 0 if number == signal.SIGTERM else -number)
 
     def start_recruit(self, index, extra=""):
         node, address = self.stages[index]
