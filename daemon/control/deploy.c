@@ -104,6 +104,20 @@ struct deploy_device *deploy_device_of(const struct target *target) {
 
 /* ---- the outcome ----------------------------------------------------------------------------- */
 
+/* What a device said may have been cut off in the middle of a character of several bytes: then no
+ * peer would take it. */
+static void trim(char *text) {
+    size_t length = strlen(text), lead = length;
+    while (lead > 0 && ((unsigned char)text[lead - 1] & 0xc0) == 0x80)
+        lead--;
+    if (lead == 0)
+        return;
+    unsigned char byte = (unsigned char)text[lead - 1];
+    size_t whole = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
+    if (length - (lead - 1) < whole)
+        text[lead - 1] = '\0';
+}
+
 static void tell(struct deployment *deployment, Convoy__Code code) {
     struct deploy *deploy = deployment->deploy;
     deploy_done *done = deployment->done;
@@ -112,6 +126,9 @@ static void tell(struct deployment *deployment, Convoy__Code code) {
                                      .devices = deployment->devices,
                                      .devices_count = deployment->plan ? deployment->count : 0};
     char id[LOG_ID_SIZE] = "";
+    trim(outcome.err.text);
+    for (size_t i = 0; i < deployment->count; i++)
+        trim(deployment->devices[i].err.text);
     if (deployment->plan) {
         memcpy(outcome.plan, deployment->plan->id, SHA256_SIZE);
         log_id(outcome.plan, id);
@@ -121,6 +138,7 @@ static void tell(struct deployment *deployment, Convoy__Code code) {
                  deployment->count);
     else
         snprintf(deploy->last, sizeof(deploy->last), "refused: %.480s", deployment->err.text);
+    trim(deploy->last);
     if (code == CONVOY__CODE__CODE_OK)
         log_info("deployed: %s", deploy->last);
     else

@@ -185,7 +185,7 @@ static struct order *order_new(struct device *device, struct peer *peer, struct 
     order->part_bytes = prepare->part_bytes;
     order->result_bytes =
         prepare->result_bytes > SIZE_MAX ? SIZE_MAX : (size_t)prepare->result_bytes;
-    order->model_name = strndup(prepare->model_name, CONFIG_NAME_MAX);
+    order->model_name = strdup(prepare->model_name);
     if (!order->model_name) {
         order_free(order);
         return NULL;

@@ -932,26 +932,45 @@ static void send_requests(struct client *recruit, const Convoy__Prepare *prepare
     client_send_raw(recruit, data, used);
 }
 
+/* Refuses the plan of the Prepare that came last. */
+static void send_no(struct client *recruit, Convoy__Code code, const char *text) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Prepared prepared = CONVOY__PREPARED__INIT;
+    prepared.plan = recruit->other->prepare->plan;
+    prepared.code = code;
+    prepared.text = (char *)(uintptr_t)text;
+    prepared.node = (char *)(uintptr_t) "pi-b";
+    message.body_case = CONVOY__MESSAGE__BODY_PREPARED;
+    message.prepared = &prepared;
+    client_send(recruit, &message, NULL, 0);
+}
+
 static void what_a_device_says_no_with_travels_to_who_asked(void **state) {
     struct scene scene;
     struct client recruit;
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__Prepared prepared = CONVOY__PREPARED__INIT;
+    static char endless[1002];
     (void)state;
+    for (size_t i = 0; i < 500; i++) /* more than is kept, of characters of two bytes */
+        memcpy(endless + 2 * i, "\xc3\xa9", 3);
     start(&scene, 2, (const char *const[]){"", NULL});
+    for (int i = 0; i < 3; i++) {
+        send_apply(&scene, 2, (const size_t[]){7});
+        play_recruit(&scene, &recruit);
+        client_wait_other(&recruit, CONVOY__MESSAGE__BODY_PREPARE);
+        send_no(&recruit, CONVOY__CODE__CODE_NOT_SUPPORTED, endless + 2 * i);
+        const Convoy__Applied *answer = wait_applied(&scene);
+        assert_int_equal(answer->code, CONVOY__CODE__CODE_NOT_SUPPORTED);
+        assert_memory_equal(answer->devices[1]->text, "\xc3\xa9", 2);
+        assert_int_equal(client_status(&scene.admin)->n_stages, 1);
+        client_fini(&recruit);
+    }
     send_apply(&scene, 2, (const size_t[]){7});
     play_recruit(&scene, &recruit);
     const Convoy__Prepare *prepare =
         client_wait_other(&recruit, CONVOY__MESSAGE__BODY_PREPARE)->prepare;
     assert_int_equal(prepare->n_stages, 2);
     assert_string_equal(prepare->model_name, "fmnist_resnet.onnx");
-    prepared.plan = prepare->plan;
-    prepared.code = CONVOY__CODE__CODE_NOT_SUPPORTED;
-    prepared.text = (char *)(uintptr_t) "no such operator here";
-    prepared.node = (char *)(uintptr_t) "pi-b";
-    message.body_case = CONVOY__MESSAGE__BODY_PREPARED;
-    message.prepared = &prepared;
-    client_send(&recruit, &message, NULL, 0);
+    send_no(&recruit, CONVOY__CODE__CODE_NOT_SUPPORTED, "no such operator here");
     const Convoy__Applied *applied = wait_applied(&scene);
     assert_int_equal(applied->code, CONVOY__CODE__CODE_NOT_SUPPORTED);
     assert_string_equal(applied->devices[1]->text, "no such operator here");
