@@ -17,7 +17,7 @@ static void shrink(const struct op_call *call, int64_t least, struct tensor_desc
         descs[i] = *call->in[i];
         refs[i] = &descs[i];
         for (int d = 0; d < descs[i].rank; d++)
-            if (descs[i].bounded >> d & 1U && descs[i].dims[d] > least)
+            if ((descs[i].bounded & 1U << d) && descs[i].dims[d] > least)
                 descs[i].dims[d] = least;
     }
 }
@@ -178,7 +178,7 @@ static int give_input(struct model *model, const struct node *node, size_t i, bo
     ret->desc = value->desc;
     ret->desc.bounded = 0;
     for (int d = 0; d < value->desc.rank; d++)
-        if (least && value->desc.bounded >> d & 1U)
+        if (least && (value->desc.bounded & 1U << d))
             ret->desc.dims[d] = 0;
     if (model->nodes[node->index].op->kind->flags & OP_SHAPE)
         return 0;
