@@ -44,8 +44,6 @@ static void topk_refuses_more_than_there_is(void **state) {
     (void)state;
     op_case_refuse(11, GRID "const k i64 1 = 5\nTopK t x,k -> v,i\nwant v f32 1 = 0\n", -EBADMSG,
                    "5 of 4 elements cannot be taken");
-    op_case_refuse(11, GRID "given k i64 1 = 1\nTopK t x,k -> v,i\nwant v f32 1 = 0\n", -ENOTSUP,
-                   "must be known");
     op_case_refuse(11,
                    "given x bool 2 = 0,1\nconst k i64 1 = 1\nTopK t x,k -> v,i\n"
                    "want v bool 1 = 1\n",
