@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 """Plans that are handed out, from the shell: recruits with nothing but an address and a folder, convoyctl apply, status."""
 import json
 import os
