@@ -124,7 +124,8 @@ static int set_up_encrypted(void **state) {
 
 static int tear_down(void **state) {
     struct pair *pair = *state;
-    conn_close(pair->conn, "the test is over");
+    if (!pair->closed)
+        conn_close(pair->conn, "the test is over");
     net_close(pair->net);
     uv_run(&pair->loop, UV_RUN_DEFAULT);
     assert_int_equal(pair->closed, 1);
@@ -289,9 +290,9 @@ static void an_end_with_a_key_and_one_without_part_at_once(void **state) {
         assert_int_equal(write(pair->fd, "\x90\x80\x80\x80\x00 a plain message", 22), 22);
     else
         assert_int_equal(write(pair->fd, pending, bytes), bytes);
-    for (int turn = 0; turn < TURNS_MAX && conn_is_open(pair->conn); turn++)
+    for (int turn = 0; turn < TURNS_MAX && !pair->closed && conn_is_open(pair->conn); turn++)
         uv_run(&pair->loop, UV_RUN_NOWAIT);
-    assert_false(conn_is_open(pair->conn));
+    assert_true(pair->closed || !conn_is_open(pair->conn));
     tls_channel_free(hello);
 }
 
