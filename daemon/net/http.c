@@ -20,7 +20,8 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
-#define BACKLOG 16
+#define BACKLOG       16
+#define SHUTTING_DOWN "shutting down\n"
 
 struct http_request {
     LIST_ENTRY(http_request) entry;
@@ -42,6 +43,7 @@ struct http {
     unsigned handles; /* not closed yet */
     unsigned port;
     bool is_running; /* inside MHD_run() */
+    bool is_closing; /* nothing is suspended any more */
     LIST_HEAD(, http_request) requests;
 };
 
@@ -131,7 +133,9 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     }
     if (request->is_answered)
         return send_answer(request);
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+    if (http->is_closing)
+        answer_text(request, MHD_HTTP_SERVICE_UNAVAILABLE, SHUTTING_DOWN);
+    else if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
         answer_text(request, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
     else
         http->handler(http->arg, request, url);
@@ -260,11 +264,12 @@ void http_close(struct http *http) {
     if (!http)
         return;
     assert(!http->is_running);
+    http->is_closing = true; /* what MHD_run() still reads is answered at once */
     LIST_FOREACH(request, &http->requests, entry) {
         if (!request->is_suspended)
             continue;
         http->gone(http->arg, request);
-        answer_text(request, MHD_HTTP_SERVICE_UNAVAILABLE, "shutting down\n");
+        answer_text(request, MHD_HTTP_SERVICE_UNAVAILABLE, SHUTTING_DOWN);
     }
     MHD_run(http->daemon); /* what was suspended is under way again: it may not be when it stops */
     uv_timer_stop(&http->timer);

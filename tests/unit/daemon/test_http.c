@@ -135,6 +135,23 @@ static void a_client_that_left_is_no_trouble(void **state) {
     uv_run(&site->loop, UV_RUN_NOWAIT);
 }
 
+/* The end of its headers lies unread in the socket when the server closes: it must not begin to
+ * wait. */
+static void what_comes_at_the_very_end_does_not_wait(void **state) {
+    struct site *site = *state;
+    char text[1024];
+    int fd = dial(site);
+    say(fd, "GET /later HTTP/1.1\r\nHost: x\r\n");
+    for (int turn = 0; turn < 100; turn++)
+        uv_run(&site->loop, UV_RUN_NOWAIT);
+    say(fd, "\r\n");
+    http_close(site->http);
+    site->http = NULL;
+    assert_int_equal(site->requests, 0);
+    expect(site, fd, NULL, text, sizeof(text));
+    close(fd);
+}
+
 static void what_waits_at_the_end_is_told_so(void **state) {
     struct site *site = *state;
     char text[1024];
@@ -231,6 +248,7 @@ int main(void) {
         TEST(an_answer_may_come_later),
         TEST(a_client_that_left_is_no_trouble),
         TEST(what_waits_at_the_end_is_told_so),
+        TEST(what_comes_at_the_very_end_does_not_wait),
         TEST(only_get_and_head_are_served),
         TEST(a_request_without_end_is_cut_off),
         TEST(nonsense_is_refused),
