@@ -55,6 +55,7 @@ struct config {
     int max_sessions;      /* default 256 */
     uint64_t heartbeat_ms; /* a neighbour silent this long is dead; default 2000 */
     uint64_t session_ms;   /* a session without a connection is kept this long; default 60000 */
+    uint64_t prepare_ms;   /* a device that prepares a stage may say nothing so long; 300000 */
     uint64_t drain_ms;     /* SIGTERM waits this long for frames in flight; default 10000 */
     int line_pipeline; /* where `pipeline:`, `model:` and `listen:` stand, for later errors; 0 when
                           absent */

@@ -416,6 +416,25 @@ static void check_away(struct deployment *deployment, uint64_t now_us) {
     }
 }
 
+/* A device that is there but does not get on: its disk may hang. While it waits for a piece from
+ * here it is not its turn. */
+static void check_silent(struct deployment *deployment, uint64_t now_us) {
+    uint64_t limit_ms = deployment->deploy->device->config->prepare_ms;
+    char text[160];
+    for (size_t i = 1; i < deployment->count; i++) {
+        struct target *target = &deployment->targets[i];
+        if (target->state != TARGET_PREPARING || target->is_waiting || target->is_reading ||
+            now_us - target->since_us < limit_ms * 1000)
+            continue;
+        snprintf(text, sizeof(text),
+                 "it prepares its stage and has not said anything of it for %.1f s "
+                 "(`prepare_ms:`); does its disk hang?",
+                 (double)limit_ms / 1000);
+        fail_target(target, CONVOY__CODE__CODE_UNREACHABLE, text);
+        return;
+    }
+}
+
 /* Devices of the plan in use that came back while another one was being deployed, or that could not
  * hold it then. */
 static void prepare_again(struct deploy *deploy, uint64_t now_us) {
@@ -442,6 +461,8 @@ void deploy_tick(struct device *device, uint64_t now_us) {
     }
     if (deployment && deployment->state == PREPARING) {
         check_away(deployment, now_us);
+        if (deploy->running == deployment) /* else it has just failed, and may be no more */
+            check_silent(deployment, now_us);
     } else if (deployment && deployment->state == ACTIVATING &&
                now_us - deployment->since_us >= DEPLOY_READY_MS * 1000) {
         err_set(&deployment->err, -ETIMEDOUT,

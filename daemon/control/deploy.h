@@ -9,7 +9,8 @@
  *               device into the cache (cache.h), unless it is there
  *   preparing   connects to each other device (link.h, LINK_CONTROL), sends Prepare, serves its
  *               part, waits for Prepared. A device whose connection breaks may come back within
- *               DEPLOY_AWAY_MS and goes on where it was; the others prepare meanwhile
+ *               DEPLOY_AWAY_MS and goes on where it was; the others prepare meanwhile. One that
+ *               is connected but says nothing for `prepare_ms` is given up
  *   activating  the plan is adopted (planset.h): the ingress connects to the second device, word
  *               that it is ready comes up the line as for any plan, and new frames go under it.
  *               Frames under the older plan finish under it. At most DEPLOY_READY_MS

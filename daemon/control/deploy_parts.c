@@ -46,7 +46,7 @@ static void send_piece(struct target *target, size_t bytes) {
     if (rc < 0 && rc != -ENOTCONN)
         conn_close(target->link->conn, "out of memory");
     target->bytes = 0;
-    target->piece_us = device_now_us();
+    target->piece_us = target->since_us = device_now_us();
     deploy_device_of(target)->sent_bytes += bytes;
 }
 

@@ -27,7 +27,7 @@ struct target {
     struct deployment *deployment;
     struct link *link;
     enum target_state state;
-    uint64_t since_us; /* of the state */
+    uint64_t since_us; /* of the state, or of the last piece on its way to it */
     int fd;            /* of its part; -1: none */
     uint8_t part[SHA256_SIZE];
     uint64_t part_bytes, offset; /* of the piece that is asked for ... */

@@ -530,26 +530,38 @@ static void take_over(struct recruit *recruit, struct peer *peer) {
         ask(recruit);
 }
 
+/* The order that waits, if it is peer's, is not wanted any more. */
+static void drop_next(struct recruit *recruit, const struct peer *peer) {
+    if (!recruit->next || recruit->next->peer != peer)
+        return;
+    order_free(recruit->next);
+    recruit->next = NULL;
+}
+
+/* Whether another ingress than peer waits for an answer: one that is told nothing waits for ever.
+ */
+static bool is_busy_for_another(const struct recruit *recruit, const struct peer *peer) {
+    const struct order *current = recruit->current, *next = recruit->next;
+    return (current && current->peer && current->peer != peer) || (next && next->peer != peer);
+}
+
 static void enqueue(struct recruit *recruit, struct order *order) {
     struct order *current = recruit->current;
+    drop_next(recruit, order->peer);
     if (current && memcmp(current->plan_id, order->plan_id, SHA256_SIZE) == 0 &&
         (!current->peer || current->peer == order->peer)) {
         take_over(recruit, order->peer);
         order_free(order);
-    } else if (current && current->peer && current->peer != order->peer) {
+    } else if (is_busy_for_another(recruit, order->peer)) {
         answer(order->device, order->peer, order->plan_id, SHA256_SIZE, CONVOY__CODE__CODE_BUSY,
                "this device is preparing a plan of another ingress");
         order_free(order);
-    } else {
-        order_free(recruit->next);
+    } else if (current) {
         recruit->next = order;
-        if (current) {
-            abandon(recruit);
-        } else {
-            recruit->current = order;
-            recruit->next = NULL;
-            start(recruit);
-        }
+        abandon(recruit);
+    } else {
+        recruit->current = order;
+        start(recruit);
     }
 }
 
@@ -611,7 +623,7 @@ void recruit_release(struct device *device, struct peer *peer, const Convoy__Rel
     if (recruit->current && recruit->current->peer == peer &&
         memcmp(recruit->current->plan_id, release->plan.data, SHA256_SIZE) == 0)
         abandon(recruit);
-    if (held && held->is_deployed)
+    if (held && held->is_deployed && !held_is_first(held)) /* that is this ingress' own affair */
         device_release(device, held);
 }
 
@@ -620,10 +632,7 @@ void recruit_peer_gone(struct device *device, const struct peer *peer) {
     for (size_t i = 0; i < device->plans.count; i++)
         if (device->plans.plans[i]->ingress == peer)
             device->plans.plans[i]->ingress = NULL;
-    if (recruit->next && recruit->next->peer == peer) {
-        order_free(recruit->next);
-        recruit->next = NULL;
-    }
+    drop_next(recruit, peer);
     if (recruit->current && recruit->current->peer == peer)
         abandon(recruit);
 }

@@ -72,6 +72,7 @@ static void empty_file_gives_the_defaults(void **state) {
         assert_int_equal(config->heartbeat_ms, 2000);
         assert_int_equal(config->session_ms, 60000);
         assert_int_equal(config->drain_ms, 10000);
+        assert_int_equal(config->prepare_ms, 300000);
         assert_null(config->state);
         assert_int_equal(config->cache, 1 << 30);
         assert_int_equal(config->memory, 0);
@@ -100,6 +101,7 @@ static void every_key_is_read(void **state) {
                    "heartbeat_ms: 500\n"
                    "session_ms: 0\n"
                    "drain_ms: 7\n"
+                   "prepare_ms: 8000\n"
                    "state: kept\n"
                    "cache: 8 GiB\n"
                    "memory: 300 MiB\n"
@@ -130,6 +132,7 @@ static void every_key_is_read(void **state) {
     assert_int_equal(config->heartbeat_ms, 500);
     assert_int_equal(config->session_ms, 0);
     assert_int_equal(config->drain_ms, 7);
+    assert_int_equal(config->prepare_ms, 8000);
     assert_string_equal(config->state, "/etc/convoy/kept");
     assert_true(config->cache == UINT64_C(8) << 30);
     assert_int_equal(config->memory, 300 << 20);
@@ -137,13 +140,13 @@ static void every_key_is_read(void **state) {
     assert_int_equal(config->line_listen, 2);
     assert_int_equal(config->column_listen, 9);
     assert_int_equal(config->line_model, 5);
-    assert_int_equal(config->line_pipeline, 20);
+    assert_int_equal(config->line_pipeline, 21);
     assert_int_equal(config->pipeline_count, 3);
     assert_string_equal(config->pipeline[0].until, "fire4/concat");
     assert_string_equal(config->pipeline[1].node, "pi-b");
     assert_string_equal(config->pipeline[1].address, "pi-b.local:7433");
     assert_string_equal(config->pipeline[1].until, "17");
-    assert_int_equal(config->pipeline[1].line, 22);
+    assert_int_equal(config->pipeline[1].line, 23);
     assert_int_equal(config->pipeline[1].column, 5);
     assert_null(config->pipeline[2].until);
     config_free(config);
@@ -242,12 +245,14 @@ static void unknown_key_is_refused_with_the_nearest(void **state) {
         {"colour: red\n",
          "f.yaml:1:1: unknown key 'colour'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline, neighbours, "
+         "heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, memory, deploy, pipeline, "
+         "neighbours, "
          "raw_input_stays"},
         {"\"a\\e[31m\": 1\n",
          "f.yaml:1:1: unknown key 'a?[31m'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, state, cache, memory, deploy, pipeline, neighbours, "
+         "heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, memory, deploy, pipeline, "
+         "neighbours, "
          "raw_input_stays"},
         {"model: m\npipeline:\n  - node: a\n    adress: 1:1\n",
          "f.yaml:4:5: unknown key 'adress' (did you mean 'address'?)"},
