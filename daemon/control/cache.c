@@ -15,6 +15,7 @@
 #define NAME_SIZE  (2 * SHA256_SIZE + 6) /* digits, ".onnx" or ".part", NUL */
 #define WHOLE      ".onnx"
 #define UNFINISHED ".part"
+#define BLOCK      512        /* of st_blocks */
 #define DISK_SPARE (4u << 20) /* bytes that stay free for others on the same disk */
 
 struct cache {
@@ -240,18 +241,19 @@ static int compare_need(const void *a, const void *b) {
     return strcmp(x->name, y->name);
 }
 
-/* Bytes that the disk has for files of ours. */
-static uint64_t free_bytes(const struct cache *cache) {
+/* Bytes that the disk has for files of ours, with those that are set aside for one already. */
+static uint64_t free_bytes(const struct cache *cache, uint64_t reserved) {
     struct statvfs info;
     if (fstatvfs(cache->folder_fd, &info) < 0)
         return UINT64_MAX; /* it will show when they are written */
     uint64_t bytes = (uint64_t)info.f_bavail * info.f_frsize;
-    return bytes > DISK_SPARE ? bytes - DISK_SPARE : 0;
+    return (bytes > DISK_SPARE ? bytes - DISK_SPARE : 0) + reserved;
 }
 
-/* also: one more file that is kept, or NULL. */
+/* also: one more file that is kept, or NULL; the disk has set reserved of the bytes aside for it.
+ */
 static int make_room(struct cache *cache, uint64_t bytes, const struct cache_keep *keep,
-                     const char *also, struct err *err) {
+                     const char *also, uint64_t reserved, struct err *err) {
     size_t count = 0, next = 0;
     uint64_t used = 0, kept = 0, removable, disk;
     struct entry *entries = list_entries(cache, keep, &count);
@@ -264,7 +266,7 @@ static int make_room(struct cache *cache, uint64_t bytes, const struct cache_kee
         kept += entries[i].is_kept ? entries[i].bytes : 0;
     }
     removable = used - kept;
-    disk = free_bytes(cache);
+    disk = free_bytes(cache, reserved);
     int rc = 0;
     if (bytes > cache->limit || kept > cache->limit - bytes)
         rc = err_set(err, -EFBIG,
@@ -278,7 +280,7 @@ static int make_room(struct cache *cache, uint64_t bytes, const struct cache_kee
     while (rc == 0 && next < count && !entries[next].is_kept &&
            (used > cache->limit - bytes || bytes > disk)) {
         if (unlinkat(cache->folder_fd, entries[next].name, 0) == 0)
-            disk = free_bytes(cache);
+            disk = free_bytes(cache, reserved);
         used -= entries[next].bytes;
         next++;
     }
@@ -288,7 +290,7 @@ static int make_room(struct cache *cache, uint64_t bytes, const struct cache_kee
 
 int cache_make_room(struct cache *cache, uint64_t bytes, const struct cache_keep *keep,
                     struct err *err) {
-    return make_room(cache, bytes, keep, NULL, err);
+    return make_room(cache, bytes, keep, NULL, 0, err);
 }
 
 /* ---- receiving ------------------------------------------------------------------------------- */
@@ -297,16 +299,20 @@ int cache_begin(struct cache *cache, const uint8_t digest[SHA256_SIZE], uint64_t
                 const struct cache_keep *keep, int *ret_fd, uint64_t *ret_have, struct err *err) {
     char name[NAME_SIZE];
     struct stat info;
-    uint64_t have = 0;
+    uint64_t have = 0, taken = 0;
     int fd, rc;
     name_of(digest, UNFINISHED, name);
-    if (fstatat(cache->folder_fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0)
+    if (fstatat(cache->folder_fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0) {
         have = (uint64_t)info.st_size;
+        taken = (uint64_t)info.st_blocks * BLOCK; /* more: by fallocate() below, when it began */
+    }
     if (have > bytes) {
         unlinkat(cache->folder_fd, name, 0);
-        have = 0;
+        have = taken = 0;
     }
-    rc = make_room(cache, bytes - have, keep, name, err); /* for what the file lacks */
+    taken = taken > bytes ? bytes : taken;
+    rc = make_room(cache, bytes - have, keep, name, taken > have ? taken - have : 0,
+                   err); /* for what the file lacks */
     if (rc < 0)
         return rc;
     fd = openat(cache->folder_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
