@@ -12,12 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TURNS_MAX 2000
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static uv_loop_t loop;
-static struct http *http;
 static struct http_request *later;
 
 static void must(bool condition) {
@@ -37,24 +33,19 @@ static void forget(void *arg, struct http_request *request) {
     (void)arg, (void)request;
 }
 
-static void start(void) {
-    struct err err = {""};
-    uv_loop_init(&loop);
-    if (http_start(&loop, "127.0.0.1:0", handle, forget, NULL, &http, &err) < 0) {
-        fprintf(stderr, "%s\n", err.text);
-        abort();
-    }
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const size_t steps[] = {1, 7, 100, 65536};
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     char sink[4096];
-    if (!http)
-        start();
+    uv_loop_t loop;
+    struct http *http;
+    struct err err = {""};
     if (size == 0)
         return 0;
     size_t step = steps[data[0] & 3];
+    uv_loop_init(&loop);
+    later = NULL;
+    must(http_start(&loop, "127.0.0.1:0", handle, forget, NULL, &http, &err) == 0);
     address.sin_port = htons((uint16_t)http_port(http));
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     must(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
@@ -68,12 +59,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         while (recv(fd, sink, sizeof(sink), 0) > 0)
             continue;
     }
-    if (later) {
+    if (later && data[0] & 4)
         http_answer(later, 200, "text/plain", "late", 4);
-        later = NULL;
-    }
-    close(fd);
-    for (int i = 0; i < 20; i++)
+    if (data[0] & 8)
         uv_run(&loop, UV_RUN_NOWAIT);
+    if (data[0] & 16)
+        close(fd);
+    http_close(http);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    must(uv_loop_close(&loop) == 0);
+    if (!(data[0] & 16))
+        close(fd);
     return 0;
 }
