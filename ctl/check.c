@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "plan/plan.h"
 #include "proto/message.h"
+#include "tls/key.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -150,6 +151,7 @@ static int print_json(const struct config *config, const struct model *model,
     json_object_set_new(root, "model", json_text(model_path(model)));
     json_object_set_new(root, "plan", json_text(sha256_format(plan->id, hex)));
     json_object_set_new(root, "layers", json_integer((json_int_t)model_layers_count(model)));
+    json_object_set_new(root, "key", config->key ? json_text(config->key) : json_null());
     for (size_t i = 0; i < plan->count; i++)
         json_array_append_new(stages,
                               stage_json(config, model, &plan->stages[i], &shares[i],
@@ -222,13 +224,25 @@ static int check_plan(const struct config *config, struct model *model, bool jso
     return rc;
 }
 
+/* A key file that is here must be good. One that is not may lie on the devices only. */
+static int check_key(const struct config *config, struct err *err) {
+    struct tls_keys keys;
+    int rc = config->key ? tls_keys_load(config->key, &keys, err) : 0;
+    if (config->key && rc == 0)
+        tls_keys_wipe(&keys);
+    if (rc == -ENOENT) {
+        fprintf(stderr, "convoyctl check: %s; every device needs it\n", err->text);
+        return 0;
+    }
+    return rc < 0 ? err_prefix(err, rc, "%s: `key:`", config->file) : 0;
+}
+
 static int check_config(const struct config *config, bool json, struct err *err) {
     struct network_dims dims = {0};
     struct network network;
-    if (config->http)
-        return err_set(err, -ENOTSUP,
-                       "%s: `http:` is not supported by this version; remove the line",
-                       config->file);
+    int rc = check_key(config, err);
+    if (rc != 0)
+        return rc;
     if (config->pipeline_auto) {
         printf("%s: device %s plans the line itself, with %zu neighbour%s, at %s\n", config->file,
                config->node, config->neighbours_count, config->neighbours_count == 1 ? "" : "s",
@@ -244,7 +258,7 @@ static int check_config(const struct config *config, bool json, struct err *err)
         return err_set(err, -EINVAL, "%s:%d: `pipeline:` needs a `model:`", config->file,
                        config->line_pipeline);
     network_add_config_dims(&dims, config->dims, config->dims_count);
-    int rc = network_open(config->model, &dims, &network, err);
+    rc = network_open(config->model, &dims, &network, err);
     if (rc != 0)
         return err_prefix(err, rc, "%s:%d", config->file, config->line_model);
     rc = check_plan(config, network.model, json, err);

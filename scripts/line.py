@@ -31,13 +31,17 @@ def program(name):
 
 
 def read_stages(config):
-    """The pipeline as [(node, address)], first stage first, by the same parser as the daemon's."""
+    """The pipeline as [(node, address)], first stage first, by the same parser as the daemon's. Where the configuration names
+    a key, this script and what it starts use it for their own connections."""
     answer = subprocess.run([program("convoyctl"), "check", config, "--json"], stdout=subprocess.PIPE)
     if answer.returncode != 0:
         raise Failure(f"{config} cannot be used")
     if not answer.stdout.startswith(b"{"):  # a sentence about an idle device
         raise Failure(f"{config} has no pipeline")
-    return [(s["node"], s["address"]) for s in json.loads(answer.stdout)["stages"]]
+    found = json.loads(answer.stdout)
+    if found["key"] and os.path.exists(found["key"]):
+        os.environ.setdefault("CONVOY_KEY", found["key"])
+    return [(s["node"], s["address"]) for s in found["stages"]]
 
 
 def stages_ready(address):

@@ -122,6 +122,21 @@ class Key(harness.Case):
         daemons.start(harness.CAP_S)
         self.assertEqual(len(self.rows(self.pictures(2), "--to", f"127.0.0.1:{port}")), 2)
 
+    def test_check_and_launch_local_know_the_key(self):
+        path, stages = self.config(extra=f"key: {self.key}\nhttp: 127.0.0.1:0\n")
+        self.assertEqual(json.loads(self.ctl_ok("check", path, "--json"))["key"], self.key)
+        script = os.path.join(harness.ROOT, "scripts", "launch-local")
+        done = subprocess.run([script, "--logs", self.path("logs"), path, "--", "sh", "-c",
+                               f'{CONVOYCTL} infer {self.pictures(2)} --to "$CONVOY_TO" --model {RESNET} --json'],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=harness.CAP_S)
+        self.assertEqual((done.returncode, len(done.stdout.splitlines())), (0, 2), done.stderr)
+        os.chmod(self.key, 0o644)
+        self.assertIn("chmod 600", self.ctl("check", path).stderr)
+        os.remove(self.key)
+        missing = self.ctl("check", path)
+        self.assertEqual(missing.returncode, 0)
+        self.assertIn("every device needs it", missing.stderr)
+
     def test_keys_roll_over_while_frames_flow(self):
         daemons = self.start_with_key()
         pictures = self.pictures(400)
