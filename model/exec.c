@@ -278,6 +278,15 @@ static void finish_frame(const struct exec *exec, struct tensor *outputs) {
     }
 }
 
+/* Whether no output has an element: a kernel might still walk the other dimensions, which a small
+ * file can make as large as it likes. */
+static bool makes_nothing(const struct op_args *args) {
+    for (size_t i = 0; i < args->out_count; i++)
+        if (args->out[i] && op_count(&args->out[i]->desc) > 0)
+            return false;
+    return true;
+}
+
 static int run_step(struct exec *exec, uint32_t s, struct err *err) {
     const struct stage_step *step = &exec->stage->steps[s];
     struct op_args *args = &exec->args[s];
@@ -285,7 +294,7 @@ static int run_step(struct exec *exec, uint32_t s, struct err *err) {
     int rc = step->layer->dynamic ? plan_step(exec, s, &empty, err) : 0;
     if (rc < 0)
         return err_prefix(err, rc, "layer '%s'", step->layer->info.name);
-    if (empty)
+    if (empty || makes_nothing(args))
         return 0;
     if (step->layer->view) {
         if (step->copies)
