@@ -36,7 +36,8 @@ static int read_scaling(const struct op_call *call, struct kn_scaling *ret) {
     const struct tensor_desc *x = op_in(call, 0), *scale = op_in(call, 1), *zero = op_in(call, 2);
     int64_t block = node_int(call->node, "block_size", 0);
     int axis, rc;
-    if (zero && (zero->rank > scale->rank || op_count(zero) != op_count(scale)))
+    if (zero &&
+        (op_count(zero) != op_count(scale) || (zero->rank > scale->rank && op_count(zero) != 1)))
         return op_fail(call, -EBADMSG, "%zu zero points for %zu scales", op_count(zero),
                        op_count(scale));
     *ret = (struct kn_scaling){.outer = 1, .axis = 1, .inner = op_count(x), .block = 1};

@@ -24,6 +24,8 @@ static void quantizing_rounds_halves_to_even_and_saturates(void **state) {
                       "want y u8 3 = 0,2,150\n");
     op_case_check(13, "given x i32 3 = -3,3,300\ngiven s f32 = 2\ngiven z i8 = 1\n"
                       "QuantizeLinear q x,s,z -> y\nwant y i8 3 = -1,3,127\n");
+    op_case_check(13, "given x f32 2 = 1,3\ngiven s f32 = 2\ngiven z u8 1 = 4\n"
+                      "QuantizeLinear q x,s,z -> y\nwant y u8 2 = 4,6\n");
     op_case_check(21, "given x f32 3 = -3,3,30000\nconst s f32 = 1\n"
                       "QuantizeLinear q x,s -> y | output_dtype=5\nwant y i16 3 = -3,3,30000\n");
 }
