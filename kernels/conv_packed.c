@@ -276,8 +276,17 @@ static void packed_task(void *arg, int index, int thread) {
     }
 }
 
-/* One thread wants large blocks, several want several: fewer columns first, then fewer rows, which
- * costs copying the columns again. */
+/* How often rows are cut, which costs copying the columns again: just so often that each of the
+ * threads has as many tasks as the others, or many. */
+static ptrdiff_t cut_rows(ptrdiff_t tasks, ptrdiff_t threads, ptrdiff_t most) {
+    ptrdiff_t blocks = 1;
+
+    while (blocks < most && tasks * blocks < threads * TASKS && tasks * blocks % threads != 0)
+        blocks++;
+    return blocks;
+}
+
+/* One thread wants large blocks, several want several: fewer columns first, then fewer rows. */
 static void split(struct packed_job *job, int threads) {
     const struct kn_conv *conv = &job->plan->conv;
     ptrdiff_t ocg = conv->oc / conv->group, strips = strips_of(job->plan);
@@ -288,9 +297,9 @@ static void split(struct packed_job *job, int threads) {
     job->strips = kn_min(job->plan->panel, most);
     job->strips = kn_ceil_div(strips, kn_ceil_div(strips, job->strips));
     job->col_blocks = kn_ceil_div(strips, job->strips);
-    ptrdiff_t blocks = kn_min(kn_ceil_div(wanted, job->col_blocks), ocg / ROWS_FEW);
+    ptrdiff_t blocks = cut_rows(job->col_blocks * conv->n * conv->group, threads, ocg / ROWS_FEW);
     ptrdiff_t height = job->plan->simd->panel_rows;
-    job->rows = kn_ceil_div(kn_ceil_div(ocg, kn_max(blocks, 1)), height) * height;
+    job->rows = kn_ceil_div(kn_ceil_div(ocg, blocks), height) * height;
     job->row_blocks = kn_ceil_div(ocg, job->rows);
 }
 
