@@ -119,7 +119,7 @@ void kn_range(enum kn_type type, const void *start, const void *delta, size_t co
     case KN_DOUBLE:
         RANGE(double, double)
     case KN_INT16:
-        RANGE(int16_t, uint16_t)
+        RANGE(int16_t, uint32_t)
     case KN_INT32:
         RANGE(int32_t, uint32_t)
     case KN_INT64:

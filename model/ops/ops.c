@@ -217,7 +217,7 @@ static const struct op table[] = {
     {"SpaceToDepth", 1, LAST, 1, 1, 1, 0, "blocksize:i", &kind_space_to_depth},
 
     {"Resize", 10, 10, 2, 2, 1, 0, "mode:s", &kind_resize},
-    {"Resize", 11, 12, 3, 4, 1, 0, RESIZE, &kind_resize},
+    {"Resize", 11, 12, 1, 4, 1, 0, RESIZE, &kind_resize},
     {"Resize", 13, 17, 1, 4, 1, 0, RESIZE, &kind_resize},
     {"Resize", 18, LAST, 1, 4, 1, 0, RESIZE " antialias:i axes:I keep_aspect_ratio_policy:s",
      &kind_resize},

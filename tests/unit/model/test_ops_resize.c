@@ -85,6 +85,9 @@ static void crops_fill_what_lies_outside(void **state) {
                               "extrapolation_value=10.0 "
                               "coordinate_transformation_mode=tf_crop_and_resize\n"
                               "want y f32 1,1,3,3 = 9.4,10.6,10,10,10,10,10,10,10\n");
+    /* Opset 11 demands a roi; exporters leave it out where nothing is cropped. */
+    op_case_check(11, "given x f32 2 = 1,2\nconst s f32 1 = 2.0\nResize r x,-,s -> y | "
+                      "coordinate_transformation_mode=asymmetric\nwant y f32 4 = 1,1,2,2\n");
     op_case_check(13, "given x u8 3 = 1,2,3\nconst roi f32 2 = -1,1\nconst s i64 1 = 5\n"
                       "Resize r x,roi,-,s -> y | extrapolation_value=9.0 "
                       "coordinate_transformation_mode=tf_crop_and_resize\n"
