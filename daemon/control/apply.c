@@ -64,7 +64,8 @@ static const struct {
 
 void apply_request(struct device *device, struct peer *peer, const Convoy__Apply *request) {
     struct deploy_stage stages[DEPLOY_STAGES_MAX];
-    struct deploy_request wanted = {.stages = stages, .count = request->n_stages};
+    struct deploy_request wanted = {
+        .stages = stages, .count = request->n_stages, .keep_addresses = true};
     Convoy__Code code = CONVOY__CODE__CODE_INTERNAL;
     struct err err = {""};
     int rc;

@@ -261,6 +261,18 @@ static void check_prepared(struct deployment *deployment) {
     activate(deployment);
 }
 
+/* Whether the plan is held here with another address of a neighbour. Addresses do not count in its
+ * id: a neighbour that was told of the new one would use it at once, whatever the others answer. */
+static bool moves_a_device(const struct deployment *deployment) {
+    const struct plan *plan = deployment->plan;
+    const struct held *held =
+        planset_find(&deployment->deploy->device->plans, plan->id, SHA256_SIZE);
+    for (size_t i = 1; held && i < plan->count; i++)
+        if (strcmp(held->plan->stages[i].address, plan->stages[i].address) != 0)
+            return true;
+    return false;
+}
+
 static void on_built(struct job *job, bool is_closing) {
     struct deployment *deployment = (struct deployment *)(uintptr_t)job; /* its first member */
     struct deploy *deploy = deployment->deploy;
@@ -273,6 +285,13 @@ static void on_built(struct job *job, bool is_closing) {
         deploy->device->cache_usage = deployment->usage;
     if (deployment->rc < 0) {
         fail(deployment, deploy_code(deployment->rc));
+        return;
+    }
+    if (deployment->keep_addresses && moves_a_device(deployment)) {
+        err_set(&deployment->err, -EINVAL,
+                "this plan is in use with other addresses; to move a device, change its address in "
+                "the configuration and reload");
+        fail(deployment, CONVOY__CODE__CODE_BAD_PLAN);
         return;
     }
     set_state(deployment, PREPARING);

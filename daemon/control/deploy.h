@@ -80,6 +80,7 @@ struct deploy_request {
     const struct deploy_stage *stages;
     size_t count;
     const uint8_t *model_digest; /* SHA-256 that the configuration's model must have; NULL: any */
+    bool keep_addresses; /* refuse a plan that is held already with another address of a device */
     deploy_done *done;
     void *arg; /* of done */
 };

@@ -62,6 +62,7 @@ struct deployment *deploy_copy_request(struct device *device,
     deployment->deploy = device->deploy;
     deployment->done = request->done;
     deployment->arg = request->arg;
+    deployment->keep_addresses = request->keep_addresses;
     TAILQ_INSERT_HEAD(&device->deploy->all, deployment, entry);
     deployment->devices = calloc(count, sizeof(*deployment->devices));
     deployment->targets = calloc(count, sizeof(*deployment->targets));

@@ -43,6 +43,7 @@ struct deployment {
     TAILQ_ENTRY(deployment) entry;
     struct deploy *deploy;
     enum deployment_state state;
+    bool keep_addresses;
     bool is_over;      /* freed when the builder and reads have ended */
     bool is_building;  /* the builder has it */
     unsigned reads;    /* under way */

@@ -313,6 +313,21 @@ static void plans_that_cannot_be_are_refused(void **state) {
     finish(&scene);
 }
 
+static void the_plan_in_use_is_not_moved_to_another_address(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 2, (const char *const[]){"", ""});
+    assert_int_equal(apply(&scene, 2, (const size_t[]){7})->code, CONVOY__CODE__CODE_OK);
+    uint16_t port = scene.line.all[1].port;
+    scene.line.all[1].port = 1; /* nobody listens there */
+    const Convoy__Applied *applied = apply(&scene, 2, (const size_t[]){7});
+    assert_int_equal(applied->code, CONVOY__CODE__CODE_BAD_PLAN);
+    assert_non_null(strstr(applied->text, "in use with other addresses"));
+    scene.line.all[1].port = port;
+    run_frames(&scene, 20);
+    finish(&scene);
+}
+
 static void a_device_without_a_model_deploys_nothing(void **state) {
     struct scene scene;
     (void)state;
@@ -1165,6 +1180,7 @@ int main(void) {
         cmocka_unit_test(a_device_that_refuses_leaves_everything_as_it_was),
         cmocka_unit_test(a_part_that_does_not_fit_the_cache_is_refused),
         cmocka_unit_test(plans_that_cannot_be_are_refused),
+        cmocka_unit_test(the_plan_in_use_is_not_moved_to_another_address),
         cmocka_unit_test(a_device_without_a_model_deploys_nothing),
         cmocka_unit_test(a_second_plan_has_to_wait_for_the_first),
         cmocka_unit_test(a_recruit_that_was_restarted_is_prepared_from_its_cache),
