@@ -839,53 +839,6 @@ static void a_second_ingress_has_to_wait_for_the_first(void **state) {
     clear_bench(&bench);
 }
 
-/* The same stage in the line of an ingress with another name. */
-static struct plan *plan_of(const struct bench *bench, const char *ingress) {
-    struct plan *plan;
-    size_t layers = model_layers_count(oracle.model);
-    const struct plan_request requests[] = {{ingress, "127.0.0.1:1", 7},
-                                            {"pi-b", "127.0.0.1:2", layers - 1}};
-    assert_int_equal(plan_build(bench->model_id, layers, requests, 2, &plan, NULL), 0);
-    return plan;
-}
-
-/* The first one wants two plans in a row; while it is being found out that the first of these is
- * not wanted any more, the second ingress comes: nobody is left without an answer. */
-static void two_ingresses_that_ask_at_once_are_both_answered(void **state) {
-    struct bench bench;
-    struct plan *plans[3];
-    struct client first;
-    (void)state;
-    set_bench(&bench, "");
-    plans[0] = bench.plan;
-    plans[1] = plan_of(&bench, "pi-x");
-    plans[2] = plan_of(&bench, "pi-y");
-    first = bench.ingress;
-    client_init(&bench.ingress, &oracle, bench.line.all[1].port);
-    client_connect(&bench.ingress, CONVOY__ROLE__ROLE_INGRESS);
-    struct client second = bench.ingress;
-    daemons_signal(&bench.line, 1, SIGSTOP); /* it will find all three in one turn of its loop */
-    assert_int_equal(waitpid(bench.line.all[1].pid, NULL, WUNTRACED), bench.line.all[1].pid);
-    bench.ingress = first;
-    send_prepare(&bench);
-    bench.plan = plans[1];
-    send_prepare(&bench);
-    first = bench.ingress;
-    bench.ingress = second;
-    bench.plan = plans[2];
-    send_prepare(&bench);
-    daemons_signal(&bench.line, 1, SIGCONT);
-    assert_int_equal(wait_prepared(&bench)->code, CONVOY__CODE__CODE_BUSY);
-    client_fini(&bench.ingress);
-    bench.ingress = first;
-    const Convoy__Prepared *prepared = serve(&bench);
-    assert_int_equal(prepared->code, CONVOY__CODE__CODE_OK);
-    assert_memory_equal(prepared->plan.data, plans[1]->id, SHA256_SIZE);
-    plan_free(plans[0]);
-    plan_free(plans[1]);
-    clear_bench(&bench);
-}
-
 static void a_plan_is_released_when_it_is_prepared_or_being_so(void **state) {
     struct bench bench;
     Convoy__Message message = CONVOY__MESSAGE__INIT;
@@ -1197,7 +1150,6 @@ int main(void) {
         cmocka_unit_test(a_piece_that_was_not_asked_for_ends_the_connection),
         cmocka_unit_test(only_an_ingress_may_hand_out_plans),
         cmocka_unit_test(a_second_ingress_has_to_wait_for_the_first),
-        cmocka_unit_test(two_ingresses_that_ask_at_once_are_both_answered),
         cmocka_unit_test(a_plan_is_released_when_it_is_prepared_or_being_so),
         cmocka_unit_test(a_plan_whose_ingress_has_gone_makes_room_for_another),
         cmocka_unit_test(what_a_device_says_no_with_travels_to_who_asked),
