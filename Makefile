@@ -231,8 +231,9 @@ demo: ## Classify 10,000 real pictures on a line of three daemons (installs what
 
 # ---- fuzzing -----------------------------------------------------------------------------------------------------
 # tests/fuzz/fuzz_NAME.c is a libFuzzer target; `make fuzz-NAME FUZZ_S=60` runs it. What it finds stays in its corpus,
-# $(BUILD)/fuzz/corpus/NAME, which starts with tests/fuzz/corpus/NAME.
+# $(BUILD)/fuzz/corpus/NAME, which starts with tests/fuzz/corpus/NAME. FUZZ_SEED other than 0: the same inputs each time.
 FUZZ_S ?= 60
+FUZZ_SEED ?= 0
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BUILD := $(BUILD)/fuzz
 $(BUILD)/tests/fuzz/%: LDFLAGS += -fsanitize=fuzzer
@@ -242,7 +243,7 @@ define fuzz =
 	  $(1:%=$(FUZZ_BUILD)/tests/fuzz/fuzz_%)
 	@set -e; for name in $(1); do \
 	  echo "fuzz-$$name: $(FUZZ_S) s"; mkdir -p $(FUZZ_BUILD)/corpus/$$name tests/fuzz/corpus/$$name; \
-	  $(FUZZ_BUILD)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
+	  $(FUZZ_BUILD)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_S) -seed=$(FUZZ_SEED) -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
 	    -print_final_stats=1 -artifact_prefix=$(FUZZ_BUILD)/ $(FUZZ_BUILD)/corpus/$$name tests/fuzz/corpus/$$name; \
 	done
 endef

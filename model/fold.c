@@ -10,6 +10,7 @@
 #define FOLD_DEPTH_MAX  500          /* nodes in a chain of constants: bounds the recursion */
 #define FOLD_KEEP_BYTES (64U << 10U) /* larger results are not kept */
 #define FOLD_LOAD_BYTES (64U << 20U) /* computed at load: shapes, bounds and the like */
+#define FOLD_TIMES      8U /* computed later, for each byte of the model's own constants */
 
 /* A constant that was computed: its numbers belong to the fold. */
 struct folded {
@@ -24,6 +25,7 @@ struct fold {
     struct folded **items;
     size_t count, capacity;
     uint64_t held, limit; /* bytes of computed numbers; a small file can ask for any amount */
+    bool loaded;
 };
 
 struct fold *fold_new(struct graph *graph, struct net_node *nodes) {
@@ -93,7 +95,12 @@ void fold_drop(struct fold *fold) {
 
 void fold_loaded(struct fold *fold) {
     fold_drop(fold);
-    fold->limit = OP_TENSOR_BYTES_MAX;
+    for (size_t i = 0; i < fold->graph->values_count; i++) {
+        const struct value *value = fold->graph->values[i];
+        if (value->constant && !value->producer)
+            fold->limit += FOLD_TIMES * (uint64_t)value->constant->bytes;
+    }
+    fold->loaded = true;
 }
 
 static int numbers(struct fold *fold, struct value *value, int depth, struct err *err);
@@ -172,8 +179,8 @@ static int evaluate(struct fold *fold, const struct node *node, int depth, struc
         if (rc == 0 && held > fold->limit)
             return err_set(err, -ENOTSUP, "constant '%s' takes more than the %llu MB that %s",
                            node->outputs[i]->name, (unsigned long long)(fold->limit >> 20U),
-                           fold->limit == FOLD_LOAD_BYTES ? "may be computed to read a model"
-                                                          : "may be computed at a time");
+                           fold->loaded ? "may be computed at a time from constants of this size"
+                                        : "may be computed to read a model");
         e->out[i].data = rc == 0 ? tensor_buffer_new(bytes) : NULL;
         e->out_refs[i] = &e->out[i];
         if (!e->out[i].data)
@@ -208,7 +215,10 @@ static void keep_outputs(struct fold *fold, const struct node *node, struct eval
 }
 
 static int numbers(struct fold *fold, struct value *value, int depth, struct err *err) {
-    if (value->constant->data || value->constant->bytes == 0)
+    static const uint64_t nothing = 0;
+    if (!value->constant->data && value->constant->bytes == 0)
+        value->constant->data = &nothing; /* an address that offsets and memcpy may be given */
+    if (value->constant->data)
         return 0;
     if (!value->producer)
         return err_set(err, -EBADMSG, "constant '%s' has no data", value->name);
@@ -229,12 +239,9 @@ static int numbers(struct fold *fold, struct value *value, int depth, struct err
 
 int fold_numbers(struct fold *fold, struct value *value, const struct constant **ret,
                  struct err *err) {
-    static const uint64_t nothing = 0;
     int rc = numbers(fold, value, 0, err);
     if (rc < 0)
         return rc;
-    if (!value->constant->data)
-        value->constant->data = &nothing; /* zero elements: an address that memcpy may be given */
     *ret = value->constant;
     return 0;
 }

@@ -187,6 +187,19 @@ static void every_opset_from_seven_on_is_read(void **state) {
     }
 }
 
+/* Its numbers are nowhere in the file, and the sum of none of them is 0. */
+static void a_reduction_of_a_constant_without_elements(void **state) {
+    (void)state;
+    struct model *model = open_text(13, "input x f32 1,3\noutput y\nconst e f32 0,3\n"
+                                        "const axes i64 1 = 0\nReduceSum sum e,axes -> s\n"
+                                        "Add add x,s -> y\n");
+    struct tensor y = run(model);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(((float *)y.data)[i] == (float)(i * 37 % 61) / 10.0f - 3.0f);
+    tensor_buffer_free(y.data);
+    model_unref(model);
+}
+
 static int make_folder(void **state) {
     (void)state;
     return mkdtemp(folder) ? 0 : -1;
@@ -206,6 +219,7 @@ int main(void) {
         cmocka_unit_test(initializers_listed_as_graph_inputs),
         cmocka_unit_test(one_initializer_shared_by_several_nodes),
         cmocka_unit_test(every_opset_from_seven_on_is_read),
+        cmocka_unit_test(a_reduction_of_a_constant_without_elements),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
