@@ -93,6 +93,10 @@ static const struct schema_key keys[] = {
      .min = 1,
      .max = 65536,
      .fallback = "256"},
+    {.name = "limits",
+     .read = limits_read,
+     .offset = offsetof(struct config, limits),
+     .fallback = "those below"},
     {.name = "heartbeat_ms",
      .read = schema_read_u64,
      .offset = offsetof(struct config, heartbeat_ms),
@@ -554,6 +558,7 @@ int config_copy_for_model(const struct config *config, struct config **ret_confi
     if (!copy)
         return -ENOMEM;
     copy->cache = config->cache;
+    copy->limits = config->limits;
     copy->line_model = config->line_model;
     copy->file = strdup(config->file);
     copy->model = strdup(config->model);

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "config/dim.h"
+#include "config/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -56,7 +57,8 @@ struct config {
     uint64_t heartbeat_ms; /* a neighbour silent this long is dead; default 2000 */
     uint64_t session_ms;   /* a session without a connection is kept this long; default 60000 */
     uint64_t prepare_ms;   /* a device that prepares a stage may say nothing so long; 300000 */
-    uint64_t drain_ms;     /* SIGTERM waits this long for frames in flight; default 10000 */
+    struct config_limits limits;
+    uint64_t drain_ms; /* SIGTERM waits this long for frames in flight; default 10000 */
     int line_pipeline; /* where `pipeline:`, `model:` and `listen:` stand, for later errors; 0 when
                           absent */
     int line_model;

@@ -30,7 +30,7 @@ int schema_mismatch(const struct schema_file *file, const struct schema_key *key
 static int fail_unknown(const struct schema_file *file, const struct schema_key *keys, size_t count,
                         const struct tree_node *node, const char *what) {
     const char *names[SCHEMA_KEYS_MAX];
-    char list[320] = "", shown[VALUE_SHOWN];
+    char list[480] = "", shown[VALUE_SHOWN];
     for (size_t i = 0, used = 0; i < count; i++) {
         names[i] = keys[i].name;
         int n = snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", keys[i].name);
@@ -274,7 +274,7 @@ static int read_bytes(const struct schema_file *file, const struct schema_key *k
             return 0;
         }
     }
-    snprintf(what, sizeof(what), "a number of bytes from %s to %s",
+    snprintf(what, sizeof(what), "a number of bytes from %s to %s (units: KiB, MiB, GiB)",
              format_bytes(key->min, min, sizeof(min)), format_bytes(key->max, max, sizeof(max)));
     return schema_mismatch(file, key, value, what);
 }

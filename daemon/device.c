@@ -235,12 +235,23 @@ static void keep_number(const char *key, int old, int *new) {
 static void keep_until_restart(struct config *old, struct config *new) {
     keep_number("workers", old->workers, &new->workers);
     keep_number("threads", old->threads, &new->threads);
+    keep_number("limits: http_connections", old->limits.http_connections,
+                &new->limits.http_connections);
     if ((old->http == NULL) != (new->http == NULL) ||
         (old->http && strcmp(old->http, new->http) != 0))
         log_warning("`http:` has changed: that takes effect after a restart");
     if (strcmp(old->listen, new->listen) != 0)
         log_warning("`listen:` has changed from %s to %s: that takes effect after a restart",
                     old->listen, new->listen);
+}
+
+/* What the configuration bounds, where others than the device's own code have to know it. */
+static void apply_limits(struct device *device) {
+    const struct config_limits *limits = &device->config->limits;
+    const struct conn_limits conn = {(size_t)limits->messages, limits->write_ms};
+    net_set_limits(device->net, &conn);
+    device->plans.limit = (size_t)limits->plans;
+    device->sessions.max = (size_t)device->config->max_sessions;
 }
 
 static void finish_reload(struct device *device) {
@@ -295,7 +306,7 @@ static void on_built(struct job *job, bool is_closing) {
     } else {
         config_free(device->config);
         device->config = reload->config;
-        device->sessions.max = (size_t)device->config->max_sessions;
+        apply_limits(device);
         net_set_tls(device->net, device->next_tls);
         device->next_tls = NULL;
         log_info("reload: %s has been read", device->config->file);
@@ -664,7 +675,9 @@ int device_start(uv_loop_t *loop, const struct device_options *options,
         rc = use_keys(device, err);
     if (rc == 0)
         rc = held_build(device->config, NULL, 0, &held, err);
-    sessions_init(&device->sessions, rc == 0 ? (size_t)device->config->max_sessions : 0);
+    sessions_init(&device->sessions, 0);
+    if (rc == 0)
+        apply_limits(device);
     if (rc == 0)
         rc = start_handles(device, options, err);
     if (rc < 0) {

@@ -21,12 +21,9 @@
 #include "daemon/data/worker.h"
 #include "daemon/net/conn.h"
 
-#define DEVICE_HELLO_MS 5000 /* a connection must have said Hello, or Welcome, by then */
 #define DEVICE_PLAN_GRACE_MS                                                                       \
-    30000                       /* an older plan goes when no frame came under it for so long      \
-                                 */
-#define DEVICE_UPSTREAMS_MAX 64 /* devices in front of this one */
-#define DEVICE_GREETINGS_MAX 64 /* connections that have not said Hello yet */
+    30000 /* an older plan goes when no frame came under it for so long                            \
+           */
 
 struct device;
 

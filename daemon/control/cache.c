@@ -16,12 +16,13 @@
 #define WHOLE      ".onnx"
 #define UNFINISHED ".part"
 #define BLOCK      512        /* of st_blocks */
+#define FILES_MAX  8192       /* more are not looked at */
 #define DISK_SPARE (4u << 20) /* bytes that stay free for others on the same disk */
 
 struct cache {
     char *folder;
     int folder_fd, lock_fd;
-    uint64_t limit;
+    struct cache_limits limits;
 };
 
 struct entry {
@@ -77,7 +78,8 @@ static int make_folders(char *path) {
     return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-int cache_open(const char *state, uint64_t limit, struct cache **ret_cache, struct err *err) {
+int cache_open(const char *state, const struct cache_limits *limits, struct cache **ret_cache,
+               struct err *err) {
     struct cache *cache;
     int rc;
     if (!state)
@@ -86,7 +88,7 @@ int cache_open(const char *state, uint64_t limit, struct cache **ret_cache, stru
     cache = calloc(1, sizeof(*cache));
     if (!cache)
         return err_set(err, -ENOMEM, "out of memory");
-    cache->limit = limit;
+    cache->limits = *limits;
     cache->folder_fd = cache->lock_fd = -1;
     if (asprintf(&cache->folder, "%s/parts", state) < 0) {
         cache->folder = NULL;
@@ -131,10 +133,11 @@ void cache_close(struct cache *cache) {
     free(cache);
 }
 
-int cache_use(struct cache **cache, const char *state, uint64_t limit, struct err *err) {
+int cache_use(struct cache **cache, const char *state, const struct cache_limits *limits,
+              struct err *err) {
     if (!*cache)
-        return cache_open(state, limit, cache, err);
-    (*cache)->limit = limit;
+        return cache_open(state, limits, cache, err);
+    (*cache)->limits = *limits;
     return 0;
 }
 
@@ -152,6 +155,16 @@ static bool is_kept(const char *name, const struct cache_keep *keep) {
     return false;
 }
 
+/* Whether somebody of this process has an unfinished file open to receive it. */
+static bool is_being_received(const struct cache *cache, const char *name) {
+    int fd = openat(cache->folder_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    bool is_locked = flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return is_locked;
+}
+
 static bool read_entry(const struct cache *cache, const char *name, const struct cache_keep *keep,
                        struct entry *ret_entry) {
     struct stat info;
@@ -161,6 +174,8 @@ static bool read_entry(const struct cache *cache, const char *name, const struct
                                 .used = info.st_mtim,
                                 .is_whole = strstr(name, WHOLE) != NULL,
                                 .is_kept = is_kept(name, keep)};
+    if (!ret_entry->is_whole && is_being_received(cache, name))
+        ret_entry->is_kept = true;
     memcpy(ret_entry->name, name, strlen(name) + 1); /* is_ours(): it fits */
     return true;
 }
@@ -178,7 +193,7 @@ static struct entry *list_entries(const struct cache *cache, const struct cache_
             close(fd);
         return NULL;
     }
-    while (count < CACHE_FILES_MAX && (file = readdir(dir)) != NULL) {
+    while (count < FILES_MAX && (file = readdir(dir)) != NULL) {
         if (count == room) {
             struct entry *more = realloc(entries, (room = 2 * room + 8) * sizeof(*more));
             if (!more)
@@ -250,11 +265,18 @@ static uint64_t free_bytes(const struct cache *cache, uint64_t reserved) {
     return (bytes > DISK_SPARE ? bytes - DISK_SPARE : 0) + reserved;
 }
 
+static bool has_entry(const struct entry *entries, size_t count, const char *name) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(entries[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 /* also: one more file that is kept, or NULL; the disk has set reserved of the bytes aside for it.
  */
 static int make_room(struct cache *cache, uint64_t bytes, const struct cache_keep *keep,
                      const char *also, uint64_t reserved, struct err *err) {
-    size_t count = 0, next = 0;
+    size_t count = 0, next = 0, files, kept_files = 0;
     uint64_t used = 0, kept = 0, removable, disk;
     struct entry *entries = list_entries(cache, keep, &count);
     for (size_t i = 0; also && i < count; i++)
@@ -264,24 +286,30 @@ static int make_room(struct cache *cache, uint64_t bytes, const struct cache_kee
     for (size_t i = 0; i < count; i++) {
         used += entries[i].bytes;
         kept += entries[i].is_kept ? entries[i].bytes : 0;
+        kept_files += entries[i].is_kept && (!also || strcmp(entries[i].name, also) != 0);
     }
+    files = count - (also && count > 0 && has_entry(entries, count, also));
     removable = used - kept;
     disk = free_bytes(cache, reserved);
     int rc = 0;
-    if (bytes > cache->limit || kept > cache->limit - bytes)
+    if (bytes > cache->limits.bytes || kept > cache->limits.bytes - bytes)
         rc = err_set(err, -EFBIG,
                      "%" PRIu64 " bytes do not fit `cache:` (%" PRIu64 " bytes, of which %" PRIu64
                      " are in use)",
-                     bytes, cache->limit, kept);
+                     bytes, cache->limits.bytes, kept);
+    else if (kept_files >= cache->limits.files)
+        rc = err_set(err, -EFBIG, "one more file does not fit `limits: parts:` (%zu, all in use)",
+                     cache->limits.files);
     else if (disk < UINT64_MAX - removable && bytes > disk + removable)
         rc = err_set(err, -ENOSPC,
                      "%" PRIu64 " bytes do not fit the disk of %s: %" PRIu64 " are free", bytes,
                      cache->folder, disk);
     while (rc == 0 && next < count && !entries[next].is_kept &&
-           (used > cache->limit - bytes || bytes > disk)) {
+           (used > cache->limits.bytes - bytes || bytes > disk || files >= cache->limits.files)) {
         if (unlinkat(cache->folder_fd, entries[next].name, 0) == 0)
             disk = free_bytes(cache, reserved);
         used -= entries[next].bytes;
+        files--;
         next++;
     }
     free(entries);
@@ -318,6 +346,7 @@ int cache_begin(struct cache *cache, const uint8_t digest[SHA256_SIZE], uint64_t
     fd = openat(cache->folder_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return disk_error(cache, errno, "write", err);
+    flock(fd, LOCK_SH | LOCK_NB); /* is_being_received(); nobody else locks it */
     /* Where the file system can, the room is taken now. Where it cannot, writing will tell. */
     if (bytes > have &&
         fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)have, (off_t)(bytes - have)) < 0 &&

@@ -6,10 +6,11 @@
  *   new-*                          one that is being made here; removed at the next start
  *   lock                           held for as long as a daemon uses the folder
  *
- * The files together take at most `limit` bytes. When a new one needs room, those that are unused
- * for longest go first (their time of modification is when they were last used), unfinished ones
- * before whole ones, but none that the caller names as in use. A file gets its final name only when
- * all of it has been written, synced and checked, so what has such a name is whole after a crash.
+ * There are at most limits.files of them, and together they take at most limits.bytes. When a new
+ * one needs room, those that are unused for longest go first (their time of modification is when
+ * they were last used), unfinished ones before whole ones, but none that the caller names as in
+ * use, and none that is being received. A file gets its final name only when all of it has been
+ * written, synced and checked, so what has such a name is whole after a crash.
  *
  * Everything here waits for the disk: off the loop. One thread at a time; different threads one
  * after the other are fine. */
@@ -23,8 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CACHE_FILES_MAX 4096   /* more are not looked at */
-#define CACHE_NEW       "new-" /* how names of files begin that cache_adopt() is to be given */
+#define CACHE_NEW "new-" /* how names of files begin that cache_adopt() is to be given */
 
 struct cache;
 
@@ -32,6 +32,11 @@ struct cache;
 struct cache_keep {
     const uint8_t (*digests)[SHA256_SIZE];
     size_t count;
+};
+
+struct cache_limits {
+    uint64_t bytes; /* of all files */
+    size_t files;   /* at least 1 */
 };
 
 struct cache_usage {
@@ -42,10 +47,12 @@ struct cache_usage {
 /* Opens the folder state/parts, makes it where it is missing, with mode 0700, and locks it. state
  * NULL: -ENOENT, with a sentence. -EBUSY when another daemon has it; or the errno of the failing
  * call: with a sentence. The cache is the caller's; it owns the lock. */
-int cache_open(const char *state, uint64_t limit, struct cache **ret_cache, struct err *err);
+int cache_open(const char *state, const struct cache_limits *limits, struct cache **ret_cache,
+               struct err *err);
 
-/* Opens *cache where it is NULL, as cache_open(); else sets its limit. */
-int cache_use(struct cache **cache, const char *state, uint64_t limit, struct err *err);
+/* Opens *cache where it is NULL, as cache_open(); else sets its limits. */
+int cache_use(struct cache **cache, const char *state, const struct cache_limits *limits,
+              struct err *err);
 
 /* Gives up the lock. NULL is fine. */
 void cache_close(struct cache *cache);
@@ -55,15 +62,15 @@ void cache_close(struct cache *cache);
 int cache_find(struct cache *cache, const uint8_t digest[SHA256_SIZE], char **ret_path,
                uint64_t *ret_bytes);
 
-/* Makes room for bytes more, removing files that nobody needs. -EFBIG when the limit is smaller
- * than that or what is in use leaves no room, -ENOSPC when the disk has none: with a sentence, and
- * then nothing more than was needed has been removed. */
+/* Makes room for one more file of bytes, removing files that nobody needs. -EFBIG when the limits
+ * are smaller than that or what is in use leaves no room, -ENOSPC when the disk has none: with a
+ * sentence, and then nothing more than was needed has been removed. */
 int cache_make_room(struct cache *cache, uint64_t bytes, const struct cache_keep *keep,
                     struct err *err);
 
 /* Begins, or goes on, to receive a part: makes room and opens its unfinished file. *ret_fd is the
- * caller's (O_RDWR); the first *ret_have bytes have been received before. As cache_make_room(), or
- * the errno of opening it. */
+ * caller's (O_RDWR); the first *ret_have bytes have been received before. The file stays for as
+ * long as *ret_fd is open, whoever needs room. As cache_make_room(), or the errno of opening it. */
 int cache_begin(struct cache *cache, const uint8_t digest[SHA256_SIZE], uint64_t bytes,
                 const struct cache_keep *keep, int *ret_fd, uint64_t *ret_have, struct err *err);
 

@@ -241,6 +241,7 @@ static int measure_result(struct deployment *deployment) {
 void deploy_build(struct job *job) {
     struct deployment *deployment = (struct deployment *)(uintptr_t)job;
     const struct config *config = deployment->config;
+    const struct cache_limits limits = {config->cache, (size_t)config->limits.parts};
     struct cache **cache = &deployment->deploy->device->cache;
     int rc = deployment->model ? 0 : held_open_model(config, &deployment->model, &deployment->err);
     if (rc == 0)
@@ -250,7 +251,7 @@ void deploy_build(struct job *job) {
     if (rc == 0)
         rc = build_own(deployment);
     if (rc == 0 && deployment->count > 1)
-        rc = cache_use(cache, config->state, config->cache, &deployment->err);
+        rc = cache_use(cache, config->state, &limits, &deployment->err);
     for (size_t i = 1; i < deployment->count && rc == 0; i++)
         rc = make_part(deployment, i);
     if (*cache)

@@ -170,6 +170,15 @@ static int hash_inputs(struct held *held) {
     return rc;
 }
 
+/* What a message with tensors has at most as payload; they have been checked. */
+static size_t payload_bytes(const struct tensor_desc *descs, size_t count) {
+    size_t total = 0, bytes;
+    for (size_t i = 0; i < count; i++)
+        if (tensor_desc_bytes(&descs[i], &bytes) == 0)
+            total += (bytes + TENSOR_ALIGN - 1) / TENSOR_ALIGN * TENSOR_ALIGN;
+    return total;
+}
+
 /* Where a frame's outputs go: those that are computed lie one behind the other. */
 static int lay_out_outputs(struct held *held) {
     held->output_offsets = calloc(held->outputs_count + 1, sizeof(*held->output_offsets));
@@ -226,6 +235,7 @@ static int make_stage(const struct held_order *order, struct held *held, struct 
     const struct stage_options options = {.threads = order->settings.threads};
     size_t first = stage->first - order->base, last = stage->last - order->base;
     uint64_t weights = 0, arenas;
+    size_t count;
     for (size_t i = first; i < last; i++)
         weights += model_layer(order->model, i)->weight_bytes;
     int rc = check_payloads(order, err);
@@ -237,6 +247,10 @@ static int make_stage(const struct held_order *order, struct held *held, struct 
         return err_prefix(err, rc, "%s", order->where);
     held->inputs = stage_inputs(held->stage, &held->inputs_count);
     held->outputs = stage_outputs(held->stage, &held->outputs_count);
+    held->input_bytes = payload_bytes(held->inputs, held->inputs_count);
+    const struct tensor_desc *results =
+        model_cut(order->model, model_layers_count(order->model), &count);
+    held->result_bytes = order->result_bytes ? order->result_bytes : payload_bytes(results, count);
     rc = hash_inputs(held);
     if (rc == 0)
         rc = lay_out_outputs(held);

@@ -33,6 +33,8 @@ struct held {
     size_t *output_offsets;         /* of each computed output in a frame's output buffer */
     size_t output_bytes;            /* that buffer's size; 0 when all outputs pass through */
     size_t payload_bytes;           /* of a message with all outputs */
+    size_t input_bytes;             /* of one with all inputs, at most */
+    size_t result_bytes;            /* of the plan's results, at most */
 
     /* The loop's notes. */
     struct link *link; /* to the next device; NULL on the last stage */

@@ -50,7 +50,7 @@ struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us
         held_unref(held);
         remove_at(set, at);
         held = known;
-    } else if (set->count == PLANSET_MAX) {
+    } else if (set->count >= (set->limit ? set->limit : PLANSET_MAX)) {
         at = least_needed(set);
         *ret_dropped = set->plans[at];
         remove_at(set, at);

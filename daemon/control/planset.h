@@ -10,11 +10,12 @@
 
 #include "daemon/control/held.h"
 
-#define PLANSET_MAX 4
+#define PLANSET_MAX LIMITS_PLANS_MAX /* whatever the limit */
 
 struct planset {
     struct held *plans[PLANSET_MAX]; /* newest first, each with a reference */
     size_t count;
+    size_t limit; /* of count, at most PLANSET_MAX; 0: PLANSET_MAX */
     bool retired; /* the configuration names no plan any more */
 };
 

@@ -42,7 +42,7 @@ struct order {
 
     /* For the builder: copies. */
     char *state_folder;
-    uint64_t cache_limit;
+    struct cache_limits cache_limits;
     struct held_settings settings;
     uint8_t keep[PLANSET_MAX][SHA256_SIZE];
     size_t keep_count;
@@ -163,7 +163,7 @@ static int find_own_stage(const struct device *device, const struct plan *plan, 
 static int copy_settings(const struct device *device, struct order *order) {
     const struct config *config = device->config;
     order->settings = device_settings(device);
-    order->cache_limit = config->cache;
+    order->cache_limits = (struct cache_limits){config->cache, (size_t)config->limits.parts};
     for (size_t i = 0; i < device->plans.count; i++)
         memcpy(order->keep[order->keep_count++], device->plans.plans[i]->part, SHA256_SIZE);
     if (config->state && !(order->state_folder = strdup(config->state)))
@@ -428,7 +428,7 @@ static void find(struct job *job) {
     const struct cache_keep keep = {(const uint8_t(*)[SHA256_SIZE])order->keep, order->keep_count};
     struct cache **cache = &order->device->cache;
     uint64_t bytes, left;
-    order->rc = cache_use(cache, order->state_folder, order->cache_limit, &order->err);
+    order->rc = cache_use(cache, order->state_folder, &order->cache_limits, &order->err);
     if (order->rc < 0)
         return;
     order->rc = cache_find(*cache, order->part, &order->path, &bytes);

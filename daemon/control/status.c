@@ -246,7 +246,8 @@ void status_ask(struct device *device, bool alone, uint64_t token, status_done *
         reply(device, &asker, NULL, 0);
         return;
     }
-    if (held && held->link && link_is_up(held->link) && count_pending(device) < STATUS_REQUESTS_MAX)
+    if (held && held->link && link_is_up(held->link) &&
+        count_pending(device) < (size_t)device->config->limits.status_requests)
         pending = calloc(1, sizeof(*pending));
     if (!pending) {
         reply_unreachable(device, &asker);

@@ -9,9 +9,6 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define STATUS_REQUESTS_MAX                                                                        \
-    64 /* under way at a device; one more is answered without asking behind */
-
 struct device;
 struct link;
 struct peer;

@@ -203,8 +203,14 @@ int web_start(struct device *device, struct web **ret_web, struct err *err) {
     if (!web)
         return err_set(err, -ENOMEM, "out of memory");
     web->device = device;
-    int rc =
-        http_start(device->loop, device->config->http, on_request, on_gone, web, &web->http, err);
+    const struct http_options options = {
+        .address = device->config->http,
+        .connections = (unsigned)device->config->limits.http_connections,
+        .handler = on_request,
+        .gone = on_gone,
+        .arg = web,
+    };
+    int rc = http_start(device->loop, &options, &web->http, err);
     if (rc < 0) {
         free(web);
         return err_prefix(err, rc, "`http:`");

@@ -33,6 +33,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -313,14 +314,33 @@ static void on_retry(uv_timer_t *timer) {
     flow_dispatch(device);
 }
 
+/* An attempt at a frame of a client has failed. True: it was the last that is made, and the client
+ * has been told so. */
+static bool give_up(struct device *device, struct frame *frame, Convoy__Code code,
+                    const char *reason) {
+    int limit = device->config->limits.attempts;
+    char text[512];
+    if (!frame->origin->is_session || ++frame->attempts < limit)
+        return false;
+    snprintf(text, sizeof(text), "%d attempts have failed (`limits: attempts:`); the last: %.400s",
+             limit, reason);
+    frame_move(frame, NULL);
+    frame->link = NULL;
+    refuse(device, frame, code, false, text);
+    return true;
+}
+
 void flow_link_lost(struct device *device, struct link *link) {
-    struct frame *frame;
+    static const char why[] = "the connection to the next device broke";
+    struct frame *frame = TAILQ_FIRST(&link->sent);
     size_t count = 0;
+    /* Should one of them be why, it is the one that has been there longest. */
+    if (frame)
+        give_up(device, frame, CONVOY__CODE__CODE_LINK_LOST, why);
     struct frame_list *const lists[] = {&link->sent, &link->waiting};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
         while ((frame = TAILQ_FIRST(lists[i])) != NULL) {
-            give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST,
-                      "the connection to the next device broke", false);
+            give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST, why, false);
             count++;
         }
     if (count > 0)
@@ -789,6 +809,8 @@ void flow_refusal(struct device *device, struct link *link, const Convoy__Messag
         return; /* about an attempt that is over */
     if (frame->origin->is_session && refusal->retry) {
         log_refusal(device, refusal, refusal->node);
+        if (give_up(device, frame, refusal->code, refusal->text))
+            return;
         give_back(device, frame, refusal->code, refusal->text, true);
         return;
     }

@@ -69,6 +69,7 @@ struct frame {
     uint64_t accepted_us;
     uint64_t epoch; /* the session's connection on which it was accepted */
     unsigned refs;
+    int attempts; /* that failed behind this device; ingress only */
     enum frame_state state;
     bool holds_slot;       /* counts in origin->window */
     bool answer_is_result; /* else a refusal */

@@ -392,10 +392,10 @@ void link_tick(struct link *link, uint64_t now_us) {
     uint64_t silent_us;
     char why[64];
     if ((link->state == LINK_CONNECTING || link->state == LINK_GREETING) &&
-        now_us - link->since_us > DEVICE_HELLO_MS * 1000) {
+        now_us - link->since_us > config->limits.hello_ms * 1000) {
         conn_close(link->conn, link->state == LINK_CONNECTING
                                    ? "no answer to the attempt to connect"
-                                   : "no Welcome within 5 seconds");
+                                   : "no Welcome within `limits: hello_ms:`");
         return;
     }
     if (link->state != LINK_GREETING && link->state != LINK_UP)
@@ -404,6 +404,10 @@ void link_tick(struct link *link, uint64_t now_us) {
     if (now_us > conn_last_rx_us(link->conn) && silent_us > config->heartbeat_ms * 1000) {
         snprintf(why, sizeof(why), "silent for %u ms", (unsigned)(silent_us / 1000));
         conn_close(link->conn, why);
+        return;
+    }
+    if (conn_is_stuck(link->conn, now_us)) {
+        conn_close(link->conn, "it takes nothing of what it is sent");
         return;
     }
     if (now_us - link->pinged_us < config->heartbeat_ms * 1000 / 3)

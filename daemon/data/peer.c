@@ -5,7 +5,7 @@
  * Failure: what may not come is answered with Goodbye and the log says so; the connection's end
  * leaves a client's session behind (session.h), while an upstream device's frames are dropped, for
  * their ingress sends them again. A client that does not read cannot make the device grow: what
- * waits for it is bounded by its session's window and by CONN_QUEUE_MAX small messages.
+ * waits for it is bounded by its session's window and by `limits: messages:`.
  *
  * States: greeting -> client, upstream or ingress -> closed.
  */
@@ -62,11 +62,48 @@ static bool may_send_frames(const struct peer *peer) {
     return peer->role == PEER_UPSTREAM || peer->session;
 }
 
+/* How many frames a session may have here: enough to fill every device of the line. */
+static uint32_t session_limit(const struct device *device) {
+    const struct held *held = planset_ingress(&device->plans);
+    return held ? (uint32_t)device->config->queue * (uint32_t)held->count : 1;
+}
+
+/* Frames of clients, with their answers, that `limits: frame_memory:` has room for; at least one.
+ */
+static uint64_t frames_in_memory(const struct device *device) {
+    const struct held *held = planset_ingress(&device->plans);
+    uint64_t bytes = held ? held->input_bytes + held->result_bytes : 1;
+    uint64_t frames = device->config->limits.frame_memory / (bytes > 0 ? bytes : 1);
+    return frames > 0 ? frames : 1;
+}
+
+/* Where memory does not suffice for every session's frames each has an equal share of it, but no
+ * more than the others have left; and one frame in any case. */
+static void settle_limit(const struct peer *peer) {
+    const struct sessions *sessions = &peer->device->sessions;
+    const struct session *session;
+    uint64_t most = frames_in_memory(peer->device), others = 0;
+    uint32_t limit = session_limit(peer->device);
+    if ((uint64_t)limit * sessions->count > most) {
+        TAILQ_FOREACH(session, &sessions->list, link) {
+            if (session != peer->session)
+                others += session->origin.window.granted + session->origin.window.occupied;
+        }
+        uint64_t left = most > others ? most - others : 1;
+        uint64_t share = most > sessions->count ? most / sessions->count : 1;
+        share = share < left ? share : left;
+        limit = share < limit ? (uint32_t)share : limit;
+    }
+    peer->session->origin.window.limit = limit;
+}
+
 void peer_grant(struct peer *peer) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Credit credit = CONVOY__CREDIT__INIT;
     if (!may_send_frames(peer) || peer->device->draining || !conn_is_open(peer->conn))
         return;
+    if (peer->session)
+        settle_limit(peer);
     credit.frames = window_grant(&peer_origin(peer)->window);
     if (credit.frames == 0)
         return;
@@ -113,28 +150,23 @@ static uint64_t random_id(void) {
     return id;
 }
 
-/* How many frames a session may have here: enough to fill every device of the line. */
-static uint32_t session_limit(const struct device *device) {
-    const struct held *held = planset_ingress(&device->plans);
-    return (uint32_t)device->config->queue * (uint32_t)held->count;
-}
-
 void peer_resize(struct peer *peer) {
-    if (!peer->session)
-        return;
-    peer->session->origin.window.limit = session_limit(peer->device);
-    peer_grant(peer);
+    if (peer->session)
+        peer_grant(peer);
 }
 
 static struct session *open_session(struct device *device) {
     struct session *idle;
     uint64_t id = random_id();
+    size_t max = device->sessions.max, most = frames_in_memory(device);
     if (id == 0 || sessions_find(&device->sessions, id))
         return NULL;
-    if (device->sessions.count >= device->sessions.max) {
+    if (device->sessions.count >= (most < max ? most : max)) {
         idle = sessions_find_idle(&device->sessions);
         if (idle)
             sessions_remove(&device->sessions, idle);
+        else if (device->sessions.count > 0)
+            return NULL;
     }
     return sessions_open(&device->sessions, id, session_limit(device));
 }
@@ -159,7 +191,6 @@ static struct session *attach_session(struct peer *peer, uint64_t id, bool *ret_
         older->session = NULL;
         conn_close(older->conn, "its session was resumed on another connection");
     }
-    session->origin.window.limit = session_limit(device);
     return session;
 }
 
@@ -253,7 +284,7 @@ static bool greet_device(struct peer *peer, const Convoy__Hello *hello, enum pee
     snprintf(peer->name, sizeof(peer->name), "%s %.64s at %s",
              role == PEER_INGRESS ? "ingress" : "device", hello->node, conn_name(peer->conn));
     log_info("%s connected%s", peer->name, conn_security(peer->conn));
-    if (device->upstreams <= DEVICE_UPSTREAMS_MAX)
+    if (device->upstreams <= (size_t)device->config->limits.devices)
         return true;
     conn_goodbye(peer->conn, CONVOY__CODE__CODE_TOO_MANY, "too many devices; try again later");
     return false;
@@ -358,6 +389,17 @@ static const struct {
     {CONVOY__MESSAGE__BODY_APPLY, CLIENT, handle_apply},
 };
 
+/* The largest payload that a frame of this peer's can have under a plan that is held. */
+static size_t largest_payload(const struct peer *peer) {
+    const struct planset *plans = &peer->device->plans;
+    size_t most = 0;
+    for (size_t i = 0; i < plans->count; i++)
+        if (held_is_first(plans->plans[i]) == (peer->session != NULL) &&
+            plans->plans[i]->input_bytes > most)
+            most = plans->plans[i]->input_bytes;
+    return most;
+}
+
 static Convoy__Code check_frame(struct peer *peer, const char **ret_text) {
     if (peer->role == PEER_GREETING) {
         *ret_text = "the first message must be Hello";
@@ -382,8 +424,13 @@ static bool takes_chunk(const struct peer *peer, const Convoy__Message *header, 
 static Convoy__Code on_header(void *owner, const Convoy__Message *header, size_t bytes,
                               const char **ret_text) {
     const struct peer *peer = owner;
-    if (header->body_case == CONVOY__MESSAGE__BODY_FRAME && peer->role != PEER_INGRESS)
-        return check_frame(owner, ret_text);
+    if (header->body_case == CONVOY__MESSAGE__BODY_FRAME && peer->role != PEER_INGRESS) {
+        Convoy__Code code = check_frame(owner, ret_text);
+        if (code != CONVOY__CODE__CODE_OK || !peer->session || bytes <= largest_payload(peer))
+            return code;
+        *ret_text = "a frame larger than the model's inputs";
+        return CONVOY__CODE__CODE_TOO_LARGE;
+    }
     if (takes_chunk(peer, header, bytes))
         return CONVOY__CODE__CODE_OK;
     *ret_text = peer->role == PEER_INGRESS
@@ -444,15 +491,34 @@ static const struct conn_handlers conn_handlers = {on_header, on_message, on_clo
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-/* Makes room among the connections that have not said Hello yet: the one that has been silent
- * longest goes, so that a flood of them cannot keep those out that say it at once. */
-static void drop_oldest_greeting(struct device *device) {
-    struct peer *peer;
-    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
-        if (peer->role == PEER_GREETING && conn_is_open(peer->conn)) {
-            conn_close(peer->conn, "it has not said Hello, and others came");
-            return;
+static bool is_greeting(const struct peer *peer) {
+    return peer->role == PEER_GREETING && conn_is_open(peer->conn);
+}
+
+/* Both connect from the same address. */
+static bool is_same_host(const struct peer *a, const struct peer *b) {
+    const char *x = conn_name(a->conn), *y = conn_name(b->conn);
+    const char *x_port = strrchr(x, ':'), *y_port = strrchr(y, ':');
+    return x_port && y_port && x_port - x == y_port - y && memcmp(x, y, (size_t)(x_port - x)) == 0;
+}
+
+/* Makes room among the connections that have not said Hello yet: of the address that has most of
+ * them the oldest goes. So a flood of them from one machine keeps nobody else out, and one from
+ * many keeps nobody out who says it at once. */
+static void drop_a_greeting(struct device *device) {
+    struct peer *peer, *other, *chosen = NULL;
+    size_t most = 0;
+    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer)) {
+        size_t count = 0;
+        for (other = peer; other && is_greeting(peer); other = peer_next(other))
+            count += is_greeting(other) && is_same_host(peer, other);
+        if (count > most) {
+            most = count;
+            chosen = peer;
         }
+    }
+    if (chosen)
+        conn_close(chosen->conn, "it has not said Hello, and others came");
 }
 
 void peer_accept(struct device *device, uv_stream_t *listener) {
@@ -473,8 +539,8 @@ void peer_accept(struct device *device, uv_stream_t *listener) {
         return;
     }
     TAILQ_INSERT_TAIL(&device->peers, peer, entry);
-    if (++device->greetings > DEVICE_GREETINGS_MAX)
-        drop_oldest_greeting(device);
+    if (++device->greetings > (size_t)device->config->limits.greetings)
+        drop_a_greeting(device);
     rc = uv_accept(listener, (uv_stream_t *)conn_handle(peer->conn));
     if (rc == 0)
         rc = conn_begin(peer->conn, TLS_ACCEPTS, NULL);
@@ -500,14 +566,21 @@ void peer_tick(struct peer *peer, uint64_t now_us) {
     if (!conn_is_open(peer->conn))
         return;
     if (peer->role == PEER_GREETING) {
-        if (now_us - peer->started_us > DEVICE_HELLO_MS * 1000)
-            conn_goodbye(peer->conn, CONVOY__CODE__CODE_MALFORMED, "no Hello within 5 seconds");
+        if (now_us - peer->started_us > peer->device->config->limits.hello_ms * 1000)
+            conn_goodbye(peer->conn, CONVOY__CODE__CODE_MALFORMED,
+                         "no Hello within `limits: hello_ms:`");
         return;
     }
     if (is_silent(peer, now_us)) {
         conn_close(peer->conn, "silent for too long");
         return;
     }
+    if (conn_is_stuck(peer->conn, now_us)) {
+        conn_close(peer->conn, "it takes nothing of what it is sent");
+        return;
+    }
+    if (peer->session && peer->session->origin.window.granted == 0)
+        peer_grant(peer); /* other sessions may have left it room */
     if (now_us - peer->pinged_us < peer->device->config->heartbeat_ms * 1000 / 3)
         return;
     peer->pinged_us = now_us;

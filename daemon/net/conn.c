@@ -30,10 +30,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
 
 #define GATHER_MAX    64
@@ -74,7 +76,8 @@ struct net {
     uv_prepare_t prepare;
     TAILQ_HEAD(, conn) dirty; /* connections with something to write */
     struct out_list free;
-    struct tls_context *tls;    /* NULL: nothing is encrypted */
+    struct tls_context *tls; /* NULL: nothing is encrypted */
+    struct conn_limits limits;
     char scratch[SCRATCH_SIZE]; /* what is to be decrypted; and what those send that leave */
 };
 
@@ -103,6 +106,8 @@ struct conn {
     int low_water;          /* bytes that wake the loop */
     uint64_t last_rx_us;
     uint64_t tx_bytes, tx_busy_us, tx_since_us;
+    uint64_t stuck_since_us; /* when conn_is_stuck() last saw that something had moved */
+    uint64_t stuck_mark;     /* what it saw then */
     enum conn_state state;
     unsigned handles; /* that are not closed yet */
     bool is_dirty, is_writing;
@@ -147,6 +152,7 @@ struct net *net_new(uv_loop_t *loop, struct pool *pool) {
         return NULL;
     net->loop = loop;
     net->pool = pool;
+    net->limits = (struct conn_limits){CONN_MESSAGES, CONN_WRITE_MS};
     TAILQ_INIT(&net->dirty);
     TAILQ_INIT(&net->free);
     uv_prepare_init(loop, &net->prepare);
@@ -159,6 +165,10 @@ struct net *net_new(uv_loop_t *loop, struct pool *pool) {
 void net_set_tls(struct net *net, struct tls_context *tls) {
     tls_context_unref(net->tls);
     net->tls = tls;
+}
+
+void net_set_limits(struct net *net, const struct conn_limits *limits) {
+    net->limits = *limits;
 }
 
 void net_close(struct net *net) {
@@ -755,7 +765,7 @@ static void send_small(struct conn *conn, struct out_list *list, const Convoy__M
     struct out *out;
     if (conn->state != CONN_OPEN)
         return;
-    if (conn->queued_small >= CONN_QUEUE_MAX) {
+    if (conn->queued_small >= conn->net->limits.messages) {
         conn_close(conn, "the peer does not read what it is sent");
         return;
     }
@@ -858,6 +868,28 @@ uint64_t conn_last_rx_us(const struct conn *conn) {
 
 void conn_excuse(struct conn *conn, uint64_t us) {
     conn->last_rx_us += us;
+    conn->stuck_since_us += us;
+}
+
+/* Changes whenever bytes have gone from our queue to the kernel's, or from there to the peer. */
+static uint64_t progress_mark(const struct conn *conn) {
+    uv_os_fd_t fd;
+    int unacknowledged = 0;
+    if (uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
+        ioctl(fd, SIOCOUTQ, &unacknowledged) < 0)
+        unacknowledged = 0;
+    return conn->tx_bytes - uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp) -
+           (uint64_t)unacknowledged;
+}
+
+bool conn_is_stuck(struct conn *conn, uint64_t now_us) {
+    uint64_t mark = progress_mark(conn);
+    if (!conn->is_busy || mark != conn->stuck_mark || conn->stuck_since_us == 0) {
+        conn->stuck_mark = mark;
+        conn->stuck_since_us = now_us;
+    }
+    return now_us > conn->stuck_since_us &&
+           now_us - conn->stuck_since_us > conn->net->limits.write_ms * 1000;
 }
 
 double conn_rate(const struct conn *conn, bool *ret_is_full) {

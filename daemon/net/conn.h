@@ -9,7 +9,8 @@
 
 #include <uv.h>
 
-#define CONN_QUEUE_MAX 256 /* small messages waiting for a peer that does not read; more end it */
+#define CONN_MESSAGES  256   /* default of conn_limits.messages */
+#define CONN_WRITE_MS  30000 /* and of write_ms */
 #define CONN_NAME_SIZE 80
 
 /* What all connections of a loop share. Lives as long as the loop. */
@@ -20,6 +21,14 @@ struct net *net_new(uv_loop_t *loop, struct pool *pool);
 /* Connections that begin from now on are encrypted with these keys; NULL: not encrypted. Takes the
  * caller's reference. */
 void net_set_tls(struct net *net, struct tls_context *tls);
+
+/* What a peer that does not read may cost. */
+struct conn_limits {
+    size_t messages;   /* small ones that wait for it; one more ends the connection */
+    uint64_t write_ms; /* conn_is_stuck() when nothing of what waits has gone for so long */
+};
+
+void net_set_limits(struct net *net, const struct conn_limits *limits);
 
 /* Closes the loop's handles; memory is released in net_free(), after the loop has run out. */
 void net_close(struct net *net);
@@ -98,6 +107,10 @@ void conn_close(struct conn *conn, const char *why);
 bool conn_is_open(const struct conn *conn);
 
 uint64_t conn_last_rx_us(const struct conn *conn); /* when bytes last came, uv_hrtime()/1000 */
+
+/* Something waits to be written, and for limits.write_ms neither the kernel nor the peer's has
+ * taken any of it. To be asked now and then: a change is seen when it is asked. */
+bool conn_is_stuck(struct conn *conn, uint64_t now_us);
 
 /* The owner's own thread was away: whatever the peer may have sent meanwhile is not its fault. */
 void conn_excuse(struct conn *conn, uint64_t us);

@@ -201,15 +201,16 @@ static int open_listener(const char *address, struct err *err) {
     return rc;
 }
 
-int http_start(uv_loop_t *loop, const char *address, http_handler *handler, http_gone *gone,
-               void *arg, struct http **ret_http, struct err *err) {
+int http_start(uv_loop_t *loop, const struct http_options *options, struct http **ret_http,
+               struct err *err) {
+    const char *address = options->address;
     struct http *http = calloc(1, sizeof(*http));
     const union MHD_DaemonInfo *info;
     if (!http)
         return err_set(err, -ENOMEM, "out of memory");
-    http->handler = handler;
-    http->gone = gone;
-    http->arg = arg;
+    http->handler = options->handler;
+    http->gone = options->gone;
+    http->arg = options->arg;
     LIST_INIT(&http->requests);
     int fd = open_listener(address, err);
     int rc = fd;
@@ -218,7 +219,7 @@ int http_start(uv_loop_t *loop, const char *address, http_handler *handler, http
     http->port = port_of(fd);
     http->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, on_request, http,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, options->connections,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_REQUEST_BYTES,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED,
         on_completed, NULL, MHD_OPTION_END);

@@ -8,9 +8,8 @@
 #include <stddef.h>
 #include <uv.h>
 
-#define HTTP_CONNECTIONS_MAX 16         /* more wait in the kernel's queue */
-#define HTTP_REQUEST_BYTES   (8 * 1024) /* request line and headers; longer is refused with 431 */
-#define HTTP_IDLE_S          10         /* a connection that is silent for so long is closed */
+#define HTTP_REQUEST_BYTES (8 * 1024) /* request line and headers; longer is refused with 431 */
+#define HTTP_IDLE_S        10         /* a connection that is silent for so long is closed */
 
 struct http;
 struct http_request;
@@ -21,10 +20,18 @@ typedef void http_handler(void *arg, struct http_request *request, const char *p
 /* request was not answered and shall not be any more: the server is being closed. */
 typedef void http_gone(void *arg, struct http_request *request);
 
-/* Listens on address ("127.0.0.1:7434", port 0: any). 0, or -errno with a sentence that names the
- * address. After success the only way out is http_close(). */
-int http_start(uv_loop_t *loop, const char *address, http_handler *handler, http_gone *gone,
-               void *arg, struct http **ret_http, struct err *err);
+struct http_options {
+    const char *address;  /* "127.0.0.1:7434", port 0: any. Borrowed during http_start() */
+    unsigned connections; /* at once; more wait in the kernel's queue */
+    http_handler *handler;
+    http_gone *gone;
+    void *arg; /* of both */
+};
+
+/* Listens. 0, or -errno with a sentence that names the address. After success the only way out is
+ * http_close(). */
+int http_start(uv_loop_t *loop, const struct http_options *options, struct http **ret_http,
+               struct err *err);
 
 /* The port that it listens on. */
 unsigned http_port(const struct http *http);

@@ -35,6 +35,8 @@ static void forget(void *arg, struct http_request *request) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const size_t steps[] = {1, 7, 100, 65536};
+    const struct http_options options = {
+        .address = "127.0.0.1:0", .connections = 16, .handler = handle, .gone = forget};
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     char sink[4096];
     uv_loop_t loop;
@@ -45,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t step = steps[data[0] & 3];
     uv_loop_init(&loop);
     later = NULL;
-    must(http_start(&loop, "127.0.0.1:0", handle, forget, NULL, &http, &err) == 0);
+    must(http_start(&loop, &options, &http, &err) == 0);
     address.sin_port = htons((uint16_t)http_port(http));
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     must(fd >= 0);

@@ -115,10 +115,10 @@ static void send_result(struct scene *scene) {
                 oracle.output_bytes);
 }
 
-static void start(struct scene *scene) {
+static void start_with(struct scene *scene, const char *extra) {
     memset(scene, 0, sizeof(*scene));
     daemons_init(&scene->line, 2, MODEL);
-    scene->line.extra = "workers: 1\nqueue: 3\nheartbeat_ms: 20000\n";
+    scene->line.extra = extra;
     daemons_configure(&scene->line, 0, (const char *const[]){oracle_layer(&oracle, CUT)});
     daemons_start(&scene->line, 0);
     client_init(&scene->next, &oracle, 0);
@@ -130,6 +130,10 @@ static void start(struct scene *scene) {
     const Convoy__StageStatus *stage = own_status(scene);
     assert_int_equal(stage->plan.len, SHA256_SIZE);
     memcpy(scene->plan, stage->plan.data, SHA256_SIZE);
+}
+
+static void start(struct scene *scene) {
+    start_with(scene, "workers: 1\nqueue: 3\nheartbeat_ms: 20000\n");
 }
 
 static void finish(struct scene *scene) {
@@ -171,6 +175,49 @@ static void a_refused_frame_is_sent_again_and_answered_once(void **state) {
     client_assert_exactly_once(&scene.client, 2);
     assert_int_equal(own_status(&scene)->frames_retried, 3);
     finish(&scene);
+}
+
+static void a_frame_that_fails_at_every_attempt_is_refused_in_the_end(void **state) {
+    struct scene scene;
+    (void)state;
+    start_with(&scene, "workers: 1\nheartbeat_ms: 20000\nlimits: {attempts: 3}\n");
+    send_plans(&scene, true);
+    send_credit(&scene, 10);
+    scene.client.target = 1;
+    client_push(&scene.client);
+    for (size_t attempt = 1; attempt <= 3; attempt++) {
+        wait_frames(&scene, attempt);
+        send_refusal(&scene, CONVOY__CODE__CODE_INTERNAL, true);
+    }
+    while (scene.client.refused == 0)
+        assert_true(client_read(&scene.client, 1000));
+    assert_int_equal(scene.client.refusal, CONVOY__CODE__CODE_INTERNAL);
+    assert_false(scene.client.refusal_retry);
+    assert_int_equal(scene.next.frames, 3);
+    finish(&scene);
+}
+
+static void a_next_device_that_pings_but_never_welcomes_is_left(void **state) {
+    struct daemons line;
+    struct client next;
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Ping ping = CONVOY__PING__INIT;
+    (void)state;
+    daemons_init(&line, 2, MODEL);
+    line.extra = "limits: {hello_ms: 300}\n";
+    daemons_configure(&line, 0, (const char *const[]){oracle_layer(&oracle, CUT)});
+    daemons_start(&line, 0);
+    client_init(&next, &oracle, 0);
+    client_accept(&next, line.all[1].listen_fd);
+    message.body_case = CONVOY__MESSAGE__BODY_PING;
+    message.ping = &ping;
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (client_read(&next, 20) && daemons_now_ms() < until)
+        client_send(&next, &message, NULL, 0);
+    assert_true(next.closed);
+    daemons_wait_log(&line, 0, "no Welcome within `limits: hello_ms:`", 1);
+    client_fini(&next);
+    daemons_fini(&line);
 }
 
 static void a_refusal_that_is_final_reaches_the_client(void **state) {
@@ -360,6 +407,8 @@ static void a_device_that_is_not_in_the_pipeline_is_idle(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_refused_frame_is_sent_again_and_answered_once),
+        cmocka_unit_test(a_frame_that_fails_at_every_attempt_is_refused_in_the_end),
+        cmocka_unit_test(a_next_device_that_pings_but_never_welcomes_is_left),
         cmocka_unit_test(a_refusal_that_is_final_reaches_the_client),
         cmocka_unit_test(no_frame_goes_down_before_the_plan_is_announced),
         cmocka_unit_test(no_more_frames_go_down_than_credits_came_up),

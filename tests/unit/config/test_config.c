@@ -77,6 +77,8 @@ static void empty_file_gives_the_defaults(void **state) {
         assert_int_equal(config->cache, 1 << 30);
         assert_int_equal(config->memory, 0);
         assert_false(config->deploy);
+        assert_int_equal(config->limits.greetings, 64);
+        assert_true(config->limits.frame_memory == 128u << 20);
         assert_int_equal(config->line_pipeline, 0);
         assert_int_equal(config->line_model, 0);
         config_free(config);
@@ -237,6 +239,28 @@ static void byte_order_mark_and_dos_lines_are_read(void **state) {
 /* ---- refusals ----------------------------------------------------------------------------------
  */
 
+static void limits_are_the_defaults_but_for_those_that_are_given(void **state) {
+    static const struct refusal refusals[] = {
+        {"limits: those below\n", "f.yaml:1:9: 'limits' must be a map of keys and values (such as "
+                                  "'greetings: ...'), not 'those below'"},
+        {"limits: {greeting: 3}\n",
+         "f.yaml:1:10: unknown key 'greeting' (did you mean 'greetings'?)"},
+        {"limits: {plans: 1}\n",
+         "f.yaml:1:17: 'plans' must be a whole number from 2 to 16, not '1'"},
+    };
+    (void)state;
+    struct config *config = parse_good("limits: {plans: 9, frame_memory: 5 MiB}\n", "f.yaml");
+    assert_int_equal(config->limits.plans, 9);
+    assert_true(config->limits.frame_memory == 5u << 20);
+    assert_int_equal(config->limits.greetings, 64);
+    assert_int_equal(config->limits.write_ms, 30000);
+    config_free(config);
+    config = parse_good("limits:\n", "f.yaml");
+    assert_int_equal(config->limits.parts, 256);
+    config_free(config);
+    expect_refusals(refusals, LENGTH(refusals));
+}
+
 static void unknown_key_is_refused_with_the_nearest(void **state) {
     static const struct refusal refusals[] = {
         {"node: a\ntheads: 2\n", "f.yaml:2:1: unknown key 'theads' (did you mean 'threads'?)"},
@@ -245,14 +269,14 @@ static void unknown_key_is_refused_with_the_nearest(void **state) {
         {"colour: red\n",
          "f.yaml:1:1: unknown key 'colour'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, memory, deploy, pipeline, "
-         "neighbours, "
+         "limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, memory, deploy, "
+         "pipeline, neighbours, "
          "raw_input_stays"},
         {"\"a\\e[31m\": 1\n",
          "f.yaml:1:1: unknown key 'a?[31m'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, max_payload, max_clients, max_sessions, "
-         "heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, memory, deploy, pipeline, "
-         "neighbours, "
+         "limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, memory, deploy, "
+         "pipeline, neighbours, "
          "raw_input_stays"},
         {"model: m\npipeline:\n  - node: a\n    adress: 1:1\n",
          "f.yaml:4:5: unknown key 'adress' (did you mean 'address'?)"},
@@ -290,8 +314,8 @@ static void wrong_kind_is_refused(void **state) {
         {"listen: {a: b}\n", "f.yaml:1:9: 'listen' must be HOST:PORT, not a map"},
         {"insecure: [true]\n", "f.yaml:1:11: 'insecure' must be true or false, not a list"},
         {"dims: 1\n", "f.yaml:1:7: 'dims' must be a map such as {n: 1}, not '1'"},
-        {"max_payload: {}\n",
-         "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to 1 GiB, not a map"},
+        {"max_payload: {}\n", "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to "
+                              "1 GiB (units: KiB, MiB, GiB), not a map"},
         {"pipeline: {node: a}\n",
          "f.yaml:1:11: 'pipeline' must be a list of stages ('- {node: ..., "
          "address: ...}'), or auto, not a map"},
@@ -318,15 +342,15 @@ static void wrong_value_is_refused(void **state) {
          "'99999999999999999999'"},
         {"heartbeat_ms: 2s",
          "f.yaml:1:15: 'heartbeat_ms' must be a whole number from 10 to 3600000, not '2s'"},
-        {"max_payload: 1023",
-         "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to 1 GiB, not '1023'"},
-        {"max_payload: 2 GiB",
-         "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to 1 GiB, not '2 GiB'"},
-        {"max_payload: 9999999999 GiB",
-         "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to 1 GiB, not "
-         "'9999999999 GiB'"},
-        {"max_payload: 64 MB",
-         "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to 1 GiB, not '64 MB'"},
+        {"max_payload: 1023", "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to "
+                              "1 GiB (units: KiB, MiB, GiB), not '1023'"},
+        {"max_payload: 2 GiB", "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to "
+                               "1 GiB (units: KiB, MiB, GiB), not '2 GiB'"},
+        {"max_payload: 9999999999 GiB", "f.yaml:1:14: 'max_payload' must be a number of bytes from "
+                                        "1 KiB to 1 GiB (units: KiB, MiB, GiB), not "
+                                        "'9999999999 GiB'"},
+        {"max_payload: 64 MB", "f.yaml:1:14: 'max_payload' must be a number of bytes from 1 KiB to "
+                               "1 GiB (units: KiB, MiB, GiB), not '64 MB'"},
         {"insecure: maybe", "f.yaml:1:11: 'insecure' must be true or false, not 'maybe'"},
         {"node: pi a", "f.yaml:1:7: 'node' must be a name without spaces, not 'pi a'"},
         {"node: ''", "f.yaml:1:7: 'node' must be a text of 1 to 255 bytes, not ''"},
@@ -891,6 +915,7 @@ int main(void) {
         cmocka_unit_test(model_path_is_relative_to_the_file),
         cmocka_unit_test(one_stage_needs_no_until),
         cmocka_unit_test(byte_order_mark_and_dos_lines_are_read),
+        cmocka_unit_test(limits_are_the_defaults_but_for_those_that_are_given),
         cmocka_unit_test(unknown_key_is_refused_with_the_nearest),
         cmocka_unit_test(key_that_stands_twice_is_refused),
         cmocka_unit_test(wrong_kind_is_refused),

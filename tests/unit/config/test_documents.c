@@ -172,6 +172,9 @@ static void man_page_describes_every_key(void **state) {
     const struct schema_key *neighbour_keys = config_neighbour_keys(&neighbour_count);
     (void)state;
     char *page = read_page("docs/man/convoy.yaml.5");
+    size_t limit_count;
+    const struct schema_key *limit_keys = limits_keys(&limit_count);
+    const char *limits = strstr(page, "\n.Ss Keys of limits");
     const char *stages = strstr(page, "\nEach stage of");
     const char *neighbours = strstr(page, "\nEach of the\n.Cm neighbours");
     assert_non_null(stages);
@@ -184,7 +187,24 @@ static void man_page_describes_every_key(void **state) {
     expect_words(page, "pipeline", "1 to 1024");
     expect_words(page, "cache", "1 MiB to 1024 GiB");
     expect_words(page, "memory", "1 MiB to 1024 GiB");
-    assert_int_equal(count_entries(page), count + stage_count + neighbour_count);
+    assert_int_equal(count_entries(page), count + stage_count + neighbour_count + limit_count);
+    assert_non_null(limits);
+    expect_entries(limits, limit_keys, limit_count);
+    expect_words(limits, "frame_memory", "1 MiB to 1024 GiB");
+    free(page);
+}
+
+static void operations_say_what_happens_at_every_limit(void **state) {
+    size_t count;
+    const struct schema_key *keys = limits_keys(&count);
+    (void)state;
+    char *page = read_page("docs/operations.md");
+    for (size_t i = 0; i < count; i++) {
+        char row[128];
+        snprintf(row, sizeof(row), "\n| `%s` | %s | ", keys[i].name, keys[i].fallback);
+        if (!strstr(page, row))
+            fail_msg("docs/operations.md has no row '%s'", row + 1);
+    }
     free(page);
 }
 
@@ -241,6 +261,7 @@ int main(void) {
         cmocka_unit_test(example_of_four_writes_the_defaults),
         cmocka_unit_test(sidecars_of_our_models_name_ten_classes),
         cmocka_unit_test(man_page_describes_every_key),
+        cmocka_unit_test(operations_say_what_happens_at_every_limit),
         cmocka_unit_test(man_page_of_sidecars_describes_every_key),
         cmocka_unit_test(man_page_of_devices_describes_every_key),
         cmocka_unit_test(example_that_plans_itself_has_two_neighbours),

@@ -19,6 +19,8 @@
 
 #define LIMIT (1u << 20)
 
+static const struct cache_limits limits = {LIMIT, 100};
+
 static bool disk_is_full;
 
 /* Instead of libc's, for cache.c. */
@@ -42,7 +44,7 @@ static int setup(void **state) {
     assert_non_null(fixture);
     strcpy(fixture->state, "/tmp/convoy-cache-XXXXXX");
     assert_non_null(mkdtemp(fixture->state));
-    if (cache_open(fixture->state, LIMIT, &fixture->cache, &err) < 0)
+    if (cache_open(fixture->state, &limits, &fixture->cache, &err) < 0)
         fail_msg("%s", err.text);
     *state = fixture;
     return 0;
@@ -121,7 +123,7 @@ static void a_transfer_that_broke_off_goes_on_where_it_was(void **state) {
     assert_int_equal(receive(fixture->cache, 1, 5000, 1234, digest, &have), 0);
     assert_false(has(fixture->cache, digest));
     cache_close(fixture->cache); /* the daemon is started again meanwhile */
-    assert_int_equal(cache_open(fixture->state, LIMIT, &fixture->cache, NULL), 0);
+    assert_int_equal(cache_open(fixture->state, &limits, &fixture->cache, NULL), 0);
 
     assert_int_equal(receive(fixture->cache, 1, 5000, 5000, digest, &have), 0);
 
@@ -232,6 +234,7 @@ static void parts_in_use_stay(void **state) {
 
 static void a_refusal_removes_nothing(void **state) {
     struct fixture *fixture = *state;
+    const struct cache_limits vast = {UINT64_C(1) << 62, 4};
     static const int age[] = {0, 1, 2, 3};
     uint8_t digests[5][SHA256_SIZE];
     struct err err = {""};
@@ -239,7 +242,7 @@ static void a_refusal_removes_nothing(void **state) {
     fill(fixture, digests, age);
 
     assert_int_equal(cache_make_room(fixture->cache, LIMIT + 1, NULL, &err), -EFBIG);
-    assert_int_equal(cache_use(&fixture->cache, fixture->state, UINT64_C(1) << 62, &err), 0);
+    assert_int_equal(cache_use(&fixture->cache, fixture->state, &vast, &err), 0);
     assert_int_equal(cache_make_room(fixture->cache, UINT64_C(1) << 61, NULL, &err), -ENOSPC);
 
     assert_non_null(strstr(err.text, "do not fit the disk"));
@@ -273,6 +276,49 @@ static void a_resumed_transfer_has_the_room_that_was_set_aside(void **state) {
     int rc = receive(fixture->cache, 1, LIMIT, LIMIT, digest, &have);
     disk_is_full = false;
     assert_int_equal(rc, 0);
+}
+
+static void one_file_more_than_the_limit_takes_the_place_of_the_oldest(void **state) {
+    struct fixture *fixture = *state;
+    static const int age[] = {3, 0, 2, 1};
+    const struct cache_limits four = {LIMIT, 4};
+    uint8_t digests[5][SHA256_SIZE];
+    struct cache_usage usage;
+    struct err err = {""};
+    fill(fixture, digests, age);
+    const struct cache_keep keep = {(const uint8_t(*)[SHA256_SIZE])digests, 4};
+    cache_get_usage(fixture->cache, &usage);
+    assert_int_equal(usage.parts, 4);
+    assert_int_equal(cache_use(&fixture->cache, fixture->state, &four, &err), 0);
+
+    assert_int_equal(cache_make_room(fixture->cache, 1, &keep, &err), -EFBIG);
+    assert_non_null(strstr(err.text, "`limits: parts:` (4, all in use)"));
+    assert_int_equal(cache_make_room(fixture->cache, 1, NULL, &err), 0);
+
+    cache_get_usage(fixture->cache, &usage);
+    assert_int_equal(usage.parts, 3);
+    assert_false(has(fixture->cache, digests[1]));
+}
+
+/* An ingress that is recruited as well: what it makes for others must not cost it what it fetches.
+ */
+static void a_part_that_is_being_received_stays_whoever_needs_room(void **state) {
+    struct fixture *fixture = *state;
+    uint8_t digest[SHA256_SIZE];
+    char *data = contents(1, LIMIT / 2, digest);
+    uint64_t have;
+    struct err err = {""};
+    int fd = -1;
+    assert_int_equal(cache_begin(fixture->cache, digest, LIMIT / 2, NULL, &fd, &have, &err), 0);
+    assert_int_equal(pwrite(fd, data, LIMIT / 2, 0), LIMIT / 2);
+
+    assert_int_equal(cache_make_room(fixture->cache, LIMIT, NULL, &err), -EFBIG);
+    assert_int_equal(cache_make_room(fixture->cache, LIMIT / 2, NULL, &err), 0);
+
+    assert_int_equal(cache_commit(fixture->cache, digest, fd, &err), 0);
+    assert_true(has(fixture->cache, digest));
+    close(fd);
+    free(data);
 }
 
 static void a_file_made_here_gets_the_name_of_its_digest(void **state) {
@@ -310,7 +356,7 @@ static void leftovers_go_and_strangers_stay(void **state) {
     fclose(b);
     cache_close(fixture->cache);
 
-    assert_int_equal(cache_open(fixture->state, LIMIT, &fixture->cache, NULL), 0);
+    assert_int_equal(cache_open(fixture->state, &limits, &fixture->cache, NULL), 0);
 
     assert_int_equal(access(left, F_OK), -1);
     assert_int_equal(access(strange, F_OK), 0);
@@ -323,7 +369,7 @@ static void one_daemon_has_the_folder(void **state) {
     struct fixture *fixture = *state;
     struct cache *second = NULL;
     struct err err = {""};
-    assert_int_equal(cache_open(fixture->state, LIMIT, &second, &err), -EBUSY);
+    assert_int_equal(cache_open(fixture->state, &limits, &second, &err), -EBUSY);
     assert_non_null(strstr(err.text, "`state:`"));
     assert_null(second);
 }
@@ -333,12 +379,12 @@ static void a_folder_that_cannot_be_made_is_an_error(void **state) {
     struct cache *cache = NULL;
     struct err err = {""};
     char path[256];
-    assert_int_equal(cache_open(NULL, LIMIT, &cache, &err), -ENOENT);
+    assert_int_equal(cache_open(NULL, &limits, &cache, &err), -ENOENT);
     assert_non_null(strstr(err.text, "`state: FOLDER`"));
     snprintf(path, sizeof(path), "%s/parts/lock/x", fixture->state);
-    assert_int_equal(cache_open(path, LIMIT, &cache, &err), -ENOTDIR);
+    assert_int_equal(cache_open(path, &limits, &cache, &err), -ENOTDIR);
     snprintf(path, sizeof(path), "%s/a/b/c", fixture->state);
-    assert_int_equal(cache_open(path, LIMIT, &cache, &err), 0);
+    assert_int_equal(cache_open(path, &limits, &cache, &err), 0);
     cache_close(cache);
 }
 
@@ -357,6 +403,10 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(a_resumed_transfer_has_the_room_that_was_set_aside, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(one_file_more_than_the_limit_takes_the_place_of_the_oldest,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_part_that_is_being_received_stays_whoever_needs_room,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_made_here_gets_the_name_of_its_digest, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(leftovers_go_and_strangers_stay, setup, teardown),

@@ -235,11 +235,11 @@ static void small_messages_never_get_between_the_bytes_of_others(void **state) {
 
 static void many_frames_that_wait_are_no_reason_to_end_a_connection(void **state) {
     struct pair *pair = *state;
-    const unsigned frames = 2 * CONN_QUEUE_MAX;
+    const unsigned frames = 2 * CONN_MESSAGES;
     for (uint64_t sequence = 1; sequence <= frames; sequence++)
         send_frame(pair, sequence, 4096);
     uv_run(&pair->loop, UV_RUN_NOWAIT);
-    assert_true(pair->done < CONN_QUEUE_MAX);
+    assert_true(pair->done < CONN_MESSAGES);
     send_ping(pair);
     assert_true(conn_is_open(pair->conn));
     for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < frames + 1; turn++) {
@@ -254,11 +254,38 @@ static void a_peer_that_reads_no_small_message_is_closed(void **state) {
     struct pair *pair = *state;
     send_frame(pair, 1, PAYLOAD_BYTES);
     uv_run(&pair->loop, UV_RUN_NOWAIT);
-    for (int i = 0; i < CONN_QUEUE_MAX; i++)
+    for (int i = 0; i < CONN_MESSAGES; i++)
         send_ping(pair);
     assert_true(conn_is_open(pair->conn));
     send_ping(pair);
     assert_false(conn_is_open(pair->conn));
+}
+
+/* However much of it the kernels' buffers have taken before. */
+static void a_peer_that_takes_nothing_for_too_long_is_stuck(void **state) {
+    struct pair *pair = *state;
+    const struct conn_limits limits = {CONN_MESSAGES, 1000};
+    uint64_t now_us = 5000000;
+    net_set_limits(pair->net, &limits);
+    assert_false(conn_is_stuck(pair->conn, now_us));
+    assert_false(conn_is_stuck(pair->conn, now_us += 60000000)); /* there is nothing to take */
+    for (uint64_t sequence = 1; sequence <= FRAMES; sequence++)
+        send_frame(pair, sequence, PAYLOAD_BYTES);
+    for (int turn = 0; turn < TURNS_MAX && pair->sink.payloads < 1; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        read_some(pair, 20000);
+        assert_false(conn_is_stuck(pair->conn, now_us += 5));
+    }
+    assert_int_equal(pair->sink.payloads, 1);
+    bool is_stuck = false;
+    for (int turn = 0; turn < TURNS_MAX && !is_stuck; turn++) { /* until all buffers are full */
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        is_stuck = conn_is_stuck(pair->conn, now_us += 500000);
+    }
+    assert_true(is_stuck);
+    assert_true(pair->done < FRAMES);
+    conn_excuse(pair->conn, 1000000);
+    assert_false(conn_is_stuck(pair->conn, now_us));
 }
 
 static void nothing_is_sent_before_the_handshake_is_done(void **state) {
@@ -439,6 +466,8 @@ int main(void) {
         ENCRYPTED(many_frames_that_wait_are_no_reason_to_end_a_connection),
         TEST(a_peer_that_reads_no_small_message_is_closed),
         ENCRYPTED(a_peer_that_reads_no_small_message_is_closed),
+        TEST(a_peer_that_takes_nothing_for_too_long_is_stuck),
+        ENCRYPTED(a_peer_that_takes_nothing_for_too_long_is_stuck),
         TEST(an_end_with_a_key_and_one_without_part_at_once),
         ENCRYPTED(an_end_with_a_key_and_one_without_part_at_once),
         TEST(goodbye_is_read_before_the_end),

@@ -17,6 +17,8 @@
 
 #define TURNS_MAX 200000
 
+#define CONNECTIONS 16
+
 struct site {
     uv_loop_t loop;
     struct http *http;
@@ -41,12 +43,21 @@ static void forget(void *arg, struct http_request *request) {
     site->forgotten++;
 }
 
+static struct http_options make_options(struct site *site, const char *address) {
+    return (struct http_options){.address = address,
+                                 .connections = CONNECTIONS,
+                                 .handler = handle,
+                                 .gone = forget,
+                                 .arg = site};
+}
+
 static int set_up(void **state) {
     struct site *site = calloc(1, sizeof(*site));
     struct err err = {""};
     assert_non_null(site);
     uv_loop_init(&site->loop);
-    if (http_start(&site->loop, "127.0.0.1:0", handle, forget, site, &site->http, &err) < 0)
+    struct http_options options = make_options(site, "127.0.0.1:0");
+    if (http_start(&site->loop, &options, &site->http, &err) < 0)
         fail_msg("%s", err.text);
     *state = site;
     return 0;
@@ -232,12 +243,11 @@ static void an_address_that_cannot_be_used_is_named(void **state) {
     struct err err = {""};
     char address[64];
     snprintf(address, sizeof(address), "127.0.0.1:%u", http_port(site->http));
-    assert_int_equal(http_start(&site->loop, address, handle, forget, site, &second, &err),
-                     -EADDRINUSE);
+    struct http_options options = make_options(site, address);
+    assert_int_equal(http_start(&site->loop, &options, &second, &err), -EADDRINUSE);
     assert_non_null(strstr(err.text, address));
-    assert_int_equal(
-        http_start(&site->loop, "nowhere.invalid:80", handle, forget, site, &second, &err),
-        -EADDRNOTAVAIL);
+    options.address = "nowhere.invalid:80";
+    assert_int_equal(http_start(&site->loop, &options, &second, &err), -EADDRNOTAVAIL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

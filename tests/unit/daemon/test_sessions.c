@@ -194,8 +194,8 @@ static void a_known_plan_becomes_the_newest_again(void **state) {
     planset_clear(&set);
 }
 
-static void a_fifth_plan_takes_the_place_of_the_oldest_that_no_frame_is_under(void **state) {
-    struct planset set = {.count = 0};
+static void a_plan_too_many_takes_the_place_of_the_oldest_that_no_frame_is_under(void **state) {
+    struct planset set = {.limit = 4};
     struct held *dropped, *plans[5];
     (void)state;
     for (uint8_t i = 0; i < 4; i++)
@@ -263,7 +263,7 @@ int main(void) {
         cmocka_unit_test(a_plan_of_one_stage_is_ready_by_itself),
         cmocka_unit_test(only_plans_that_lead_to_their_end_are_announced_and_none_that_starts_here),
         cmocka_unit_test(a_known_plan_becomes_the_newest_again),
-        cmocka_unit_test(a_fifth_plan_takes_the_place_of_the_oldest_that_no_frame_is_under),
+        cmocka_unit_test(a_plan_too_many_takes_the_place_of_the_oldest_that_no_frame_is_under),
         cmocka_unit_test(an_older_plan_stays_until_frames_come_under_the_newest_only),
         cmocka_unit_test(a_plan_that_came_back_is_not_taken_for_settled_by_its_past),
         cmocka_unit_test(without_a_plan_in_the_configuration_all_go_when_they_are_not_used),
