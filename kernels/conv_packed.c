@@ -186,21 +186,6 @@ static void copy_window(const struct packed_job *job, const struct packed_task *
     }
 }
 
-static void copy_pixels(const struct packed_job *job, const struct packed_task *task, ptrdiff_t c,
-                        float *b, ptrdiff_t b_stride) {
-    const struct kn_conv *conv = &job->plan->conv;
-    static const ptrdiff_t none = 0;
-    const struct kn_to_strips copy = {.x = task->x + c * conv->ih * conv->iw + task->begin,
-                                      .offsets = &none,
-                                      .taps = 1,
-                                      .rows = 1,
-                                      .cols = task->cols,
-                                      .b = b,
-                                      .b_stride = b_stride};
-
-    job->plan->simd->copy_to_strips(&copy);
-}
-
 /* The strips of one depth block, multiplied by the task's rows. */
 static void multiply_depth(const struct packed_job *job, const struct packed_task *task,
                            ptrdiff_t c0, ptrdiff_t channels) {
@@ -217,10 +202,13 @@ static void multiply_depth(const struct packed_job *job, const struct packed_tas
         .a_stride = all * height,
         .b_stride = depth * plan->simd->strip_cols,
         .ldy = pixels,
+        .ldx = pixels,
         .low = last ? job->low : -INFINITY,
         .high = last ? job->high : INFINITY,
     };
 
+    if (job->pointwise)
+        block.x = task->x + c0 * pixels + task->begin;
     for (ptrdiff_t r = task->first; r < task->first + task->rows; r += ROWS_AT_ONCE) {
         ptrdiff_t at = task->at + (r - task->first) * pixels;
         block.rows = kn_min(ROWS_AT_ONCE, task->first + task->rows - r);
@@ -230,6 +218,7 @@ static void multiply_depth(const struct packed_job *job, const struct packed_tas
         block.residual = first && job->residual ? job->residual + at : NULL;
         block.y = job->y + at;
         plan->simd->multiply_block(&block);
+        block.x = NULL;
         for (ptrdiff_t i = 0; last && !job->bounds && i < block.rows; i++)
             kn_act_row(&conv->act, block.y + i * pixels, block.y + i * pixels, task->cols);
     }
@@ -269,9 +258,8 @@ static void packed_task(void *arg, int index, int thread) {
     for (ptrdiff_t c0 = 0; c0 < d->channels; c0 += d->block_channels) {
         ptrdiff_t channels = kn_min(d->block_channels, d->channels - c0);
         ptrdiff_t b_stride = channels * d->taps * width;
-        for (ptrdiff_t c = 0; c < channels; c++)
-            (job->pointwise ? copy_pixels : copy_window)(
-                job, &task, c0 + c, task.strips + c * d->taps * width, b_stride);
+        for (ptrdiff_t c = 0; !job->pointwise && c < channels; c++)
+            copy_window(job, &task, c0 + c, task.strips + c * d->taps * width, b_stride);
         multiply_depth(job, &task, c0, channels);
     }
 }

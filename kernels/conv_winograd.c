@@ -255,7 +255,7 @@ static void finish_channels(const struct winograd_job *job, int block, ptrdiff_t
 
 /* Output channels [first, first + rows), at most ROWS, of a block whose input is in v. */
 static void multiply_channels(const struct winograd_job *job, int block, ptrdiff_t first,
-                              ptrdiff_t rows, const float *v, float *m) {
+                              ptrdiff_t rows, float *v, float *m) {
     static const float no_bias[ROWS];
     const struct layout *l = &job->layout;
     ptrdiff_t ic = job->plan->conv.ic;

@@ -20,8 +20,11 @@ struct kn_matvec {
  * element is the sum of its products in order, then bias (or y), then residual; clamp keeps NaN. */
 struct kn_block {
     ptrdiff_t rows, cols, depth;
-    const float *a, *b;
+    const float *a;
+    float *b;
     ptrdiff_t a_stride, b_stride; /* between panels, between strips */
+    const float *x; /* not NULL: b is filled first, row k with cols from x + k * ldx; */
+    ptrdiff_t ldx;  /* up to KN_TAIL bytes behind each row are read */
     float *y;
     ptrdiff_t ldy;
     const float *bias;     /* [rows], or NULL */

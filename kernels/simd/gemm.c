@@ -5,7 +5,8 @@
  * does not matter for the bits which tile it falls into.
  *
  * Loop order: panels of a (MR rows) outside, strips of b (NV vectors of columns) inside: a panel
- * stays in the first cache, the strips of a block in the second.
+ * stays in the first cache, the strips of a block in the second. Where strips are plain copies of a
+ * matrix's columns the first panel makes them: the products hide the way from memory.
  */
 #include "functions.h"
 
@@ -38,7 +39,9 @@ INLINED vr vr_fma(vr a, float b, vr c) {
 /* One tile's operands and where it goes. */
 struct tile {
     const struct kn_block *block;
-    const float *a, *b;
+    const float *a;
+    float *b;
+    const float *x;        /* NULL, or columns that are still to be copied to b */
     const float *bias;     /* NULL: y holds what the products are added to */
     const float *residual; /* NULL: none */
     float *y;
@@ -68,15 +71,24 @@ INLINED void finish(const struct tile *t, vf sum, int row, int column, bool whol
         vf_store_n(t->y + at, sum, t->tail);
 }
 
-/* nv vectors of columns; all but the last are whole. */
-INLINED void wide_tile(const struct tile *t, const int nv) {
-    const float *a = t->a, *b = t->b;
+/* nv vectors of columns; all but the last are whole. A tile that fills copies them from x to b as
+ * it goes, and asks for those to the right of them: they are wanted next. */
+INLINED void wide_tile(const struct tile *t, const int nv, const bool fills) {
+    const float *a = t->a, *x = t->x;
+    float *b = t->b;
     vf sums[MR][NV] = {0};
 
     for (ptrdiff_t k = t->block->depth; k > 0; k--, a += MR, b += NR) {
         vf columns[NV];
         for (int v = 0; v < nv; v++)
-            columns[v] = vf_load(b + v * VF_LANES);
+            columns[v] = vf_load((fills ? x : b) + v * VF_LANES);
+        if (fills) {
+            for (int v = 0; v < nv; v++) {
+                vf_store(b + v * VF_LANES, columns[v]);
+                __builtin_prefetch(x + NR + v * VF_LANES);
+            }
+            x += t->block->ldx;
+        }
         UNROLL(8)
         for (int i = 0; i < MR; i++) {
             vf row = vf_set(a[i]);
@@ -93,25 +105,25 @@ INLINED void wide_tile(const struct tile *t, const int nv) {
     }
 }
 
-static void wide_tile_1(const struct tile *t) {
-    wide_tile(t, 1);
-}
+#define WIDE_TILE(nv)                                                                              \
+    static void wide_tile_##nv(const struct tile *t) {                                             \
+        wide_tile(t, nv, false);                                                                   \
+    }                                                                                              \
+    static void fill_tile_##nv(const struct tile *t) {                                             \
+        wide_tile(t, nv, true);                                                                    \
+    }
 
-static void wide_tile_2(const struct tile *t) {
-    wide_tile(t, 2);
-}
-
+WIDE_TILE(1)
+WIDE_TILE(2)
 #if NV == 3
-static void wide_tile_3(const struct tile *t) {
-    wide_tile(t, 3);
-}
+WIDE_TILE(3)
 #endif
 
-static void (*const wide_tiles[])(const struct tile *) = {
-    wide_tile_1,
-    wide_tile_2,
+static void (*const wide_tiles[][2])(const struct tile *) = {
+    {wide_tile_1, fill_tile_1},
+    {wide_tile_2, fill_tile_2},
 #if NV == 3
-    wide_tile_3,
+    {wide_tile_3, fill_tile_3},
 #endif
 };
 
@@ -195,10 +207,17 @@ static struct tile tile_at(const struct kn_block *block, ptrdiff_t i, ptrdiff_t 
     return (struct tile){.block = block,
                          .a = block->a + i / MR * block->a_stride,
                          .b = block->b + j / NR * block->b_stride + j % NR,
+                         .x = block->x && i == 0 ? block->x + j : NULL,
                          .bias = block->bias ? block->bias + i : NULL,
                          .residual = block->residual ? block->residual + at : NULL,
                          .y = block->y + at,
                          .tail = VF_LANES};
+}
+
+/* The columns that are left lie in one vector of the last strip, which has room for all of it. */
+static void copy_left(const struct tile *t) {
+    for (ptrdiff_t k = 0; k < t->block->depth; k++)
+        vf_store(t->b + k * NR, vf_load(t->x + k * t->block->ldx));
 }
 
 void KN_SIMD(kn_multiply_block)(const struct kn_block *block) {
@@ -213,11 +232,13 @@ void KN_SIMD(kn_multiply_block)(const struct kn_block *block) {
             ptrdiff_t columns = kn_min(NR, wide - j), vectors = kn_ceil_div(columns, VF_LANES);
             tile.rows = kn_min(MR, block->rows - i);
             tile.tail = columns - (vectors - 1) * VF_LANES;
-            wide_tiles[vectors - 1](&tile);
+            wide_tiles[vectors - 1][tile.x != NULL](&tile);
         }
     for (ptrdiff_t i = 0, rows; left > 0 && i < block->rows; i += rows) {
         struct tile tile = tile_at(block, i, wide);
         bool all = block->rows - i > (PANELS - 1) * MR;
+        if (tile.x)
+            copy_left(&tile);
         rows = all ? PANELS * MR : MR;
         tile.rows = kn_min(rows, block->rows - i);
         (all ? narrow_tiles_all : narrow_tiles_one)(&tile, left);
