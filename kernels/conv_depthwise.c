@@ -9,7 +9,8 @@
 #define TASK_OUTPUTS 8192 /* of one task, at least, where there are so many planes */
 
 static bool slide_of(const struct kn_conv *conv, struct kn_slide *ret_slide) {
-    *ret_slide = (struct kn_slide){.ih = conv->ih,
+    *ret_slide = (struct kn_slide){.planes = (ptrdiff_t)conv->n * conv->ic,
+                                   .ih = conv->ih,
                                    .iw = conv->iw,
                                    .oh = conv->oh,
                                    .ow = conv->ow,

@@ -94,7 +94,8 @@ static void divide_row(const struct kn_pool *pool, ptrdiff_t oy, float *y) {
 #define TASK_OUTPUTS 8192 /* of one task, at least, where there are so many planes */
 
 static bool slide_of(const struct kn_pool *pool, struct kn_slide *ret_slide) {
-    *ret_slide = (struct kn_slide){.ih = pool->ih,
+    *ret_slide = (struct kn_slide){.planes = pool->planes,
+                                   .ih = pool->ih,
                                    .iw = pool->iw,
                                    .oh = pool->oh,
                                    .ow = pool->ow,

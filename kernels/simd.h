@@ -49,6 +49,7 @@ struct kn_to_strips {
  * stride 2, even and odd columns apart. So every tap reads consecutive elements, no result is at a
  * border, and several rows of results share what they load. Made by kn_slide_init() (slide.c). */
 struct kn_slide {
+    ptrdiff_t planes; /* that it is used for, one behind the other */
     ptrdiff_t ih, iw, oh, ow;
     ptrdiff_t pad_top, pad_left;
     int kernel, stride;
@@ -57,6 +58,7 @@ struct kn_slide {
     ptrdiff_t rows;    /* output rows of a band */
     size_t bytes;      /* of scratch, a multiple of KN_ALIGN */
     bool narrow;       /* the *_narrow functions are better */
+    bool far;          /* the planes together come from beyond the second cache */
 };
 #define KN_SLIDE_KERNEL_MAX 7
 #define KN_SLIDE_BYTES_MAX  (64 * 1024)
