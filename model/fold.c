@@ -10,7 +10,9 @@
 #define FOLD_DEPTH_MAX  500          /* nodes in a chain of constants: bounds the recursion */
 #define FOLD_KEEP_BYTES (64U << 10U) /* larger results are not kept */
 #define FOLD_LOAD_BYTES (64U << 20U) /* computed at load: shapes, bounds and the like */
-#define FOLD_TIMES      8U /* computed later, for each byte of the model's own constants */
+/* Computed later: enough for a layer of VGG-19's, and more for each byte of the model's own. */
+#define FOLD_LEAST_BYTES (512U << 20U)
+#define FOLD_TIMES       8U
 
 /* A constant that was computed: its numbers belong to the fold. */
 struct folded {
@@ -95,6 +97,7 @@ void fold_drop(struct fold *fold) {
 
 void fold_loaded(struct fold *fold) {
     fold_drop(fold);
+    fold->limit = FOLD_LEAST_BYTES;
     for (size_t i = 0; i < fold->graph->values_count; i++) {
         const struct value *value = fold->graph->values[i];
         if (value->constant && !value->producer)

@@ -31,8 +31,8 @@ int fold_numbers(struct fold *fold, struct value *value, const struct constant *
 /* Frees large computed numbers; they are computed again when asked for. */
 void fold_drop(struct fold *fold);
 
-/* The model is open: drops as well, and layers' weights may now be computed, as many bytes at a
- * time as a few times the model's own constants have. Before it, no more than what shapes need is:
+/* The model is open: drops as well, and layers' weights may now be computed: at a time 512 MiB and
+ * a few times what the model's own constants have. Before it, no more than what shapes need is:
  * -ENOTSUP. Called once. */
 void fold_loaded(struct fold *fold);
 
