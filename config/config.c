@@ -21,6 +21,9 @@
 
 static schema_read read_address, read_http, read_dims, read_pipeline, read_neighbours;
 
+static const struct schema_word when_full_words[] = {
+    {"block", CONFIG_BLOCK}, {"drop-oldest", CONFIG_DROP_OLDEST}, {NULL, 0}};
+
 static const struct schema_key keys[] = {
     {.name = "node",
      .read = schema_read_name,
@@ -75,6 +78,11 @@ static const struct schema_key keys[] = {
      .min = 1,
      .max = 4096,
      .computed = "4 + workers"},
+    {.name = "when_full",
+     .read = schema_read_word,
+     .offset = offsetof(struct config, when_full),
+     .words = when_full_words,
+     .fallback = "block"},
     {.name = "max_payload",
      .read = schema_read_bytes,
      .offset = offsetof(struct config, max_payload),

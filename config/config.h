@@ -17,6 +17,12 @@
 #define CONFIG_NAME_MAX       255  /* bytes of a node's name and of a host */
 #define CONFIG_LAYER_MAX      1023 /* bytes of a layer's name */
 
+/* What becomes of a client's new frame when its session is full. */
+enum config_when_full {
+    CONFIG_BLOCK,       /* it waits at the client */
+    CONFIG_DROP_OLDEST, /* the oldest that nobody works on yet is given up for it */
+};
+
 /* One line of `pipeline:`. */
 struct config_stage {
     char *node;
@@ -50,6 +56,7 @@ struct config {
     bool insecure;         /* listen off loopback without a key */
     int workers;           /* frames computed side by side; default: cores / threads */
     int threads;           /* cores per frame; default 1 */
+    int when_full;         /* enum config_when_full: of sessions that do not ask for either */
     int queue;             /* frames a device holds per upstream; default 4 + workers */
     uint32_t max_payload;  /* bytes; default 64 MiB */
     int max_clients;       /* connections; default 64 */

@@ -35,6 +35,7 @@ struct client_params {
     size_t window;       /* frames between submit and next; 0: 64 */
     size_t window_bytes; /* of their payloads, inputs and outputs; 0: 256 MiB. One frame always fits
                           */
+    bool drop_oldest;    /* live pictures: when the line is full its oldest frame that waits goes */
     bool ordered;        /* client_next() keeps to the order of client_submit() */
     uint32_t wait_ms;    /* keep trying to reach the device for so long; 0: one attempt */
     uint32_t retry_ms;   /* after a connection was lost, for so long; 0: 60 s */
@@ -85,10 +86,11 @@ int client_skip(struct client *client, void *user, struct err *err);
 void client_finish(struct client *client);
 
 struct client_result {
-    uint64_t number; /* of the submit, from 0 */
-    void *user;      /* what client_submit() was given */
-    int status;      /* 0: tensors are there. -ENODATA: a skipped place. -EREMOTEIO: refused */
-    char text[512];  /* why not, with the device and the code */
+    uint64_t number;        /* of the submit, from 0 */
+    void *user;             /* what client_submit() was given */
+    int status;             /* 0: tensors are there. -ENODATA: a skipped place. -EREMOTEIO: refused.
+                               -ENOBUFS: dropped for newer ones, with drop_oldest */
+    char text[512];         /* why not, with the device and the code */
     struct tensor *tensors; /* one per output, in the order of client_info.outputs */
     size_t tensors_count;
     uint64_t latency_us; /* from the first byte sent to the last received */

@@ -194,9 +194,9 @@ static void take_refusal(struct client *client, const Convoy__Refusal *message) 
         return;
     }
     slot->result.latency_us = clock_us() - slot->sent_us;
-    slot_fail(client, slot, -EREMOTEIO, "%s refused the frame (%s): %s",
-              message->node[0] ? message->node : client->address, message_code_name(message->code),
-              message->text);
+    slot_fail(client, slot, message->code == CONVOY__CODE__CODE_DROPPED ? -ENOBUFS : -EREMOTEIO,
+              "%s refused the frame (%s): %s", message->node[0] ? message->node : client->address,
+              message_code_name(message->code), message->text);
 }
 
 /* The device ends the connection. */
@@ -277,6 +277,8 @@ static int send_hello(struct client *client) {
     hello.role = CONVOY__ROLE__ROLE_CLIENT;
     hello.node = client->name;
     hello.session = client->session;
+    hello.when_full = client->params.drop_oldest ? CONVOY__WHEN_FULL__WHEN_FULL_DROP_OLDEST
+                                                 : CONVOY__WHEN_FULL__WHEN_FULL_DEFAULT;
     message.body_case = CONVOY__MESSAGE__BODY_HELLO;
     message.hello = &hello;
     return stream_send(client->stream, &message, NULL, 0, NULL, NULL);

@@ -20,7 +20,7 @@
 #define TENSORS_MAX 256
 #define TICK_MS     100 /* the progress line moves at least so often */
 
-enum { OPTION_NO_TIME = OPTION_FIRST, OPTION_WAIT, OPTION_RETRY, OPTION_UNORDERED };
+enum { OPTION_NO_TIME = OPTION_FIRST, OPTION_WAIT, OPTION_RETRY, OPTION_UNORDERED, OPTION_DROP };
 
 struct infer_options {
     struct report_options report;
@@ -60,6 +60,9 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
         break;
     case OPTION_UNORDERED:
         options->client.ordered = false;
+        break;
+    case OPTION_DROP:
+        options->client.drop_oldest = true;
         break;
     case 'o':
         options->report.out_dir = value;
@@ -180,13 +183,17 @@ static void on_interrupt(void *arg) {
 }
 
 struct tally {
-    uint64_t done, failed;
+    uint64_t done, failed, dropped;
     struct latency latency; /* us */
 };
 
 static int handle_result(const struct client_result *result, struct report *report,
                          struct tally *tally, struct progress *progress, struct err *err) {
     const struct ticket *ticket = result->user;
+    if (result->status == -ENOBUFS) {
+        tally->dropped++;
+        return report_dropped(report, &ticket->item, err);
+    }
     if (result->status != 0) {
         tally->failed++;
         progress_clear(progress);
@@ -218,7 +225,7 @@ static int consume(struct inference *inference, struct report *report, struct ta
         if (rc != 0)
             return rc;
         client_get_counts(inference->client, &counts);
-        progress_update(progress, tally->done + tally->failed,
+        progress_update(progress, tally->done + tally->failed + tally->dropped,
                         counts.connected ? "" : "(connection lost, trying again)");
     }
 }
@@ -234,13 +241,15 @@ static void print_summary(struct client *client, const struct tally *tally, uint
     struct client_counts counts;
     char time[32];
     client_get_counts(client, &counts);
-    if (tally->done + tally->failed < 2 && counts.reconnects == 0)
+    if (tally->done + tally->failed + tally->dropped < 2 && counts.reconnects == 0)
         return;
     fprintf(stderr, "%llu frames in %s (%.1f frames/s), latency p50 %.2f ms, p99 %.2f ms",
             (unsigned long long)tally->done, format_seconds((double)us / 1e6, time, sizeof(time)),
             us ? (double)tally->done * 1e6 / (double)us : 0,
             latency_percentile(&tally->latency, 0.5) / 1000,
             latency_percentile(&tally->latency, 0.99) / 1000);
+    if (tally->dropped)
+        fprintf(stderr, ", %llu dropped for newer ones", (unsigned long long)tally->dropped);
     if (tally->failed)
         fprintf(stderr, ", %llu failed", (unsigned long long)tally->failed);
     if (counts.reconnects)
@@ -368,6 +377,7 @@ static const struct command_option option_rows[] = {
     {'t', "top", "N", "classes to print per picture (default 5)"},
     {'f', "frames", "N", "stop after N frames"},
     {'w', "window", "N", "frames on their way at most (default 64)"},
+    {OPTION_DROP, "drop", NULL, "live pictures: newer frames take the place of those that wait"},
     {OPTION_UNORDERED, "unordered", NULL, "print results as they come, not in the source's order"},
     {OPTION_WAIT, "wait", "SECONDS", "wait so long for the line to come up (default 0)"},
     {OPTION_RETRY, "retry", "SECONDS", "try so long to reach a lost line again (default 60)"},

@@ -279,20 +279,33 @@ int report_result(struct report *report, const struct feed_item *item, const str
     return json_write_line(line, report->stream, err);
 }
 
+/* The place in the files of a frame that has no result. */
+static int fill_place(struct report *report, struct err *err) {
+    if (!report->writers || report->count == 0 || report->options.form == NPY_SINGLE)
+        return 0;
+    if (report->writers[0])
+        return add_missing(report, err);
+    report->missing++;
+    return 0;
+}
+
 int report_failure(struct report *report, const struct feed_item *item, const char *sentence,
                    struct err *err) {
-    int rc = 0;
     fprintf(stderr, "convoyctl: frame %llu: %s\n", (unsigned long long)item->number, sentence);
-    if (report->writers && report->count && report->options.form != NPY_SINGLE) {
-        if (report->writers[0])
-            rc = add_missing(report, err);
-        else
-            report->missing++;
-    }
+    int rc = fill_place(report, err);
     if (rc != 0 || !report->options.json)
         return rc;
     json_t *line = start_json(item);
     json_object_set_new(line, "error", json_text(sentence));
+    return json_write_line(line, report->stream, err);
+}
+
+int report_dropped(struct report *report, const struct feed_item *item, struct err *err) {
+    int rc = fill_place(report, err);
+    if (rc != 0 || !report->options.json || report->options.quiet)
+        return rc;
+    json_t *line = start_json(item);
+    json_object_set_new(line, "dropped", json_true());
     return json_write_line(line, report->stream, err);
 }
 

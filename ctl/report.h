@@ -41,6 +41,9 @@ int report_result(struct report *report, const struct feed_item *item, const str
 int report_failure(struct report *report, const struct feed_item *item, const char *sentence,
                    struct err *err);
 
+/* Says in JSON on stream that a frame was dropped for newer ones; in files as report_failure(). */
+int report_dropped(struct report *report, const struct feed_item *item, struct err *err);
+
 /* Completes the files. */
 int report_finish(struct report *report, struct err *err);
 

@@ -163,6 +163,14 @@ static void print_throttled(const Convoy__Status *status) {
                    status->stages[i]->celsius);
 }
 
+/* Of clients that asked for the newest frames rather than for all. */
+static void print_dropped(const Convoy__Status *status) {
+    for (size_t i = 0; i < status->n_stages; i++)
+        if (status->stages[i]->frames_dropped > 0)
+            printf("%s: %llu frames were dropped for newer ones\n", status->stages[i]->node,
+                   (unsigned long long)status->stages[i]->frames_dropped);
+}
+
 static int print_text(const Convoy__Status *status, struct err *err) {
     static const char *const columns[] = {"node",   "state", "layers",     ">ms/frame", ">fps",
                                           ">queue", ">busy", ">in flight", ">sends",    ">memory",
@@ -187,6 +195,7 @@ static int print_text(const Convoy__Status *status, struct err *err) {
         printf("last deployment: %s\n", status->deployment);
     print_bottleneck(status);
     print_throttled(status);
+    print_dropped(status);
     for (size_t i = 0; i < status->n_decisions; i++)
         printf("%s%s\n", i ? "           " : "decisions: ", status->decisions[i]);
     return json_flush(stdout, err);

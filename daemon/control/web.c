@@ -120,6 +120,8 @@ static void add_numbers(struct metrics *metrics, const Convoy__Status *status) {
          (double)own->frames_retried},
         {"convoy_frames_refused_total", "counter", "Frames that were refused.",
          (double)own->frames_refused},
+        {"convoy_frames_dropped_total", "counter", "Frames of clients that newer ones replaced.",
+         (double)own->frames_dropped},
         {"convoy_frames_queued", "gauge", "Frames that wait for a worker.", own->queued},
         {"convoy_frames_queued_limit", "gauge", "How many frames may wait.", own->queue_limit},
         {"convoy_frames_computing", "gauge", "Frames that are being computed.", own->computing},

@@ -248,6 +248,44 @@ static void refuse(struct device *device, struct frame *frame, Convoy__Code code
     answer_refusal(device, frame, &message);
 }
 
+/* A newer frame of its session takes its place. */
+static void drop(struct device *device, struct frame *frame) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Refusal refusal = CONVOY__REFUSAL__INIT;
+    struct session *session = session_of(frame->origin);
+    if (!session->drops_logged)
+        log_warning("frames of session %016" PRIx64 " are dropped: they come faster than the line "
+                    "computes them (status counts them)",
+                    session->id);
+    session->drops_logged = true;
+    device->flow.stats.frames_dropped++;
+    refusal.session = frame->session;
+    refusal.sequence = frame->sequence;
+    refusal.code = CONVOY__CODE__CODE_DROPPED;
+    refusal.text = (char *)(uintptr_t) "newer frames came before its turn did";
+    refusal.node = device->config->node;
+    message.body_case = CONVOY__MESSAGE__BODY_REFUSAL;
+    message.refusal = &refusal;
+    frame_move(frame, NULL);
+    answer_refusal(device, frame, &message);
+}
+
+/* The session's last credit has been spent on newest: the oldest that waits here goes, so that
+ * there is one for the next. Where all the others are being worked on there is none to drop, and
+ * the next one waits. */
+static void drop_for(struct device *device, const struct frame *newest) {
+    const struct origin *origin = newest->origin;
+    struct frame *frame;
+    if (!origin->is_session || !session_of(origin)->drops || origin->window.granted > 0)
+        return;
+    TAILQ_FOREACH(frame, &origin->frames, of_origin) {
+        if (frame != newest && (frame->state == FRAME_QUEUED || frame->state == FRAME_RETRYING)) {
+            drop(device, frame);
+            return;
+        }
+    }
+}
+
 /* The last stage's own result. */
 static void answer_result(struct device *device, struct frame *frame) {
     struct flow_scratch *scratch = device->flow.scratch;
@@ -512,6 +550,7 @@ void flow_frame(struct device *device, struct peer *peer, const Convoy__Frame *m
     struct flow_scratch *scratch = device->flow.scratch;
     struct origin *origin = peer_origin(peer);
     struct held *held;
+    struct frame *frame;
     struct err err = {""};
     if (!is_in_order(peer, message))
         goto drop;
@@ -542,12 +581,14 @@ void flow_frame(struct device *device, struct peer *peer, const Convoy__Frame *m
     }
     if (!payload)
         payload = pool_get(device->pool, 0); /* inputs without elements */
-    if (!payload || !make_frame(device, origin, message, held, payload)) {
+    frame = payload ? make_frame(device, origin, message, held, payload) : NULL;
+    if (!frame) {
         refuse_message(device, peer, message, CONVOY__CODE__CODE_INTERNAL, true, "out of memory");
         goto drop;
     }
     peer_grant(peer);
     flow_dispatch(device);
+    drop_for(device, frame);
     return;
 drop:
     buffer_unref(payload);
@@ -626,12 +667,16 @@ static void start(struct device *device, struct frame *frame) {
     workers_submit(device->workers, frame);
 }
 
+uint32_t flow_busy_max(const struct device *device) {
+    uint32_t jobs_max = JOBS_PER_WORKER * (uint32_t)device->config->workers;
+    uint32_t queue = (uint32_t)device->config->queue;
+    return queue > jobs_max ? queue : jobs_max;
+}
+
 void flow_dispatch(struct device *device) {
     struct flow *flow = &device->flow;
     size_t jobs_max = JOBS_PER_WORKER * (size_t)device->config->workers;
-    size_t ahead_max = (size_t)device->config->queue;
-    if (ahead_max < jobs_max)
-        ahead_max = jobs_max;
+    size_t ahead_max = flow_busy_max(device);
     while (!device->stopping && flow->jobs < jobs_max) {
         size_t ahead = flow->jobs + flow->counts[FRAME_WAITING] + flow->counts[FRAME_SENDING];
         struct frame *frame = next_to_start(device, ahead < ahead_max);

@@ -15,7 +15,7 @@ struct device;
 
 /* What this device has done; shown by status. */
 struct flow_stats {
-    uint64_t frames_in, frames_out, frames_retried, frames_refused;
+    uint64_t frames_in, frames_out, frames_retried, frames_refused, frames_dropped;
     double compute_us;                         /* per frame, smoothed; of one plan */
     const void *computed_under;                /* that plan, to tell it from others only */
     uint64_t second;                           /* the newest of the next */
@@ -64,6 +64,9 @@ void flow_frame(struct device *device, struct peer *peer, const Convoy__Frame *m
 int flow_result(struct device *device, const Convoy__Message *message, struct buffer *payload,
                 size_t payload_bytes, struct err *err);
 void flow_refusal(struct device *device, struct link *link, const Convoy__Message *message);
+
+/* Frames that this device may be busy with at once, whatever the line behind it takes. */
+uint32_t flow_busy_max(const struct device *device);
 
 /* A worker has computed frame (workers_done). */
 void flow_computed(void *arg, struct frame *frame);

@@ -62,10 +62,12 @@ static bool may_send_frames(const struct peer *peer) {
     return peer->role == PEER_UPSTREAM || peer->session;
 }
 
-/* How many frames a session may have here: enough to fill every device of the line. */
-static uint32_t session_limit(const struct device *device) {
+/* How many frames a session may have here: enough to fill every device of the line; and where the
+ * oldest shall go when it is full, some that wait besides. */
+static uint32_t session_limit(const struct device *device, bool drops) {
     const struct held *held = planset_ingress(&device->plans);
-    return held ? (uint32_t)device->config->queue * (uint32_t)held->count : 1;
+    uint32_t limit = held ? (uint32_t)device->config->queue * (uint32_t)held->count : 1;
+    return drops ? limit + flow_busy_max(device) : limit;
 }
 
 /* Frames of clients, with their answers, that `limits: frame_memory:` has room for; at least one.
@@ -83,7 +85,7 @@ static void settle_limit(const struct peer *peer) {
     const struct sessions *sessions = &peer->device->sessions;
     const struct session *session;
     uint64_t most = frames_in_memory(peer->device), others = 0;
-    uint32_t limit = session_limit(peer->device);
+    uint32_t limit = session_limit(peer->device, peer->session->drops);
     if ((uint64_t)limit * sessions->count > most) {
         TAILQ_FOREACH(session, &sessions->list, link) {
             if (session != peer->session)
@@ -168,12 +170,14 @@ static struct session *open_session(struct device *device) {
         else if (device->sessions.count > 0)
             return NULL;
     }
-    return sessions_open(&device->sessions, id, session_limit(device));
+    return sessions_open(&device->sessions, id, 1); /* settle_limit() says how many */
 }
 
 /* Gives a client its session: the one it names, or a new one. NULL: it has been told why not. */
-static struct session *attach_session(struct peer *peer, uint64_t id, bool *ret_resumed) {
+static struct session *attach_session(struct peer *peer, const Convoy__Hello *hello,
+                                      bool *ret_resumed) {
     struct device *device = peer->device;
+    uint64_t id = hello->session;
     struct session *session = id ? sessions_find(&device->sessions, id) : NULL;
     *ret_resumed = session != NULL;
     if (!session)
@@ -191,6 +195,9 @@ static struct session *attach_session(struct peer *peer, uint64_t id, bool *ret_
         older->session = NULL;
         conn_close(older->conn, "its session was resumed on another connection");
     }
+    session->drops = hello->when_full == CONVOY__WHEN_FULL__WHEN_FULL_DEFAULT
+                         ? device->config->when_full == CONFIG_DROP_OLDEST
+                         : hello->when_full == CONVOY__WHEN_FULL__WHEN_FULL_DROP_OLDEST;
     return session;
 }
 
@@ -262,7 +269,7 @@ static void greet_client(struct peer *peer, const Convoy__Hello *hello) {
         return;
     }
     if (planset_ingress(&device->plans)) {
-        peer->session = attach_session(peer, hello->session, &resumed);
+        peer->session = attach_session(peer, hello, &resumed);
         if (!peer->session)
             return;
     }

@@ -30,8 +30,10 @@ struct session {
     uint64_t id;
     uint64_t epoch;         /* how many connections it has had */
     uint64_t away_since_us; /* valid while origin.peer is NULL */
-    bool resumable;         /* a frame was accepted, and its client has not said that it is done */
-    uint64_t *delivered;    /* sequences of earlier epochs that were answered in this one */
+    bool drops;          /* when it is full its oldest frame goes, instead of the newest waiting */
+    bool drops_logged;   /* that it does has been said */
+    bool resumable;      /* a frame was accepted, and its client has not said that it is done */
+    uint64_t *delivered; /* sequences of earlier epochs that were answered in this one */
     size_t delivered_count, delivered_max;
 };
 

@@ -220,6 +220,36 @@ static void a_next_device_that_pings_but_never_welcomes_is_left(void **state) {
     daemons_fini(&line);
 }
 
+static void a_full_session_that_drops_has_its_newest_frames_answered(void **state) {
+    enum { SENT = 40, KEPT = 8 }; /* there is room for one more than are kept: for the next */
+    struct scene scene;
+    (void)state;
+    start_with(&scene, "workers: 1\nqueue: 3\nheartbeat_ms: 20000\nwhen_full: drop-oldest\n");
+    send_plans(&scene, true); /* and no credit: nothing goes on */
+    scene.client.target = SENT;
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (scene.client.refused < SENT - KEPT) {
+        client_push(&scene.client);
+        assert_true(client_read(&scene.client, 20));
+        assert_true(daemons_now_ms() < until);
+    }
+    assert_int_equal(scene.client.refusal, CONVOY__CODE__CODE_DROPPED);
+    assert_false(scene.client.refusal_retry);
+    for (size_t sent = 1; sent <= KEPT; sent++) {
+        send_credit(&scene, 1);
+        wait_frames(&scene, sent);
+        send_result(&scene);
+        client_run(&scene.client, sent);
+    }
+
+    assert_int_equal(scene.client.refused, SENT - KEPT);
+    assert_int_equal(scene.client.wrong + scene.client.repeated, 0);
+    assert_int_equal(scene.next.frame.sequence, SENT);
+    assert_int_equal(scene.client.answers[SENT], 1);
+    assert_int_equal(own_status(&scene)->frames_dropped, SENT - KEPT);
+    finish(&scene);
+}
+
 static void a_refusal_that_is_final_reaches_the_client(void **state) {
     struct scene scene;
     (void)state;
@@ -409,6 +439,7 @@ int main(void) {
         cmocka_unit_test(a_refused_frame_is_sent_again_and_answered_once),
         cmocka_unit_test(a_frame_that_fails_at_every_attempt_is_refused_in_the_end),
         cmocka_unit_test(a_next_device_that_pings_but_never_welcomes_is_left),
+        cmocka_unit_test(a_full_session_that_drops_has_its_newest_frames_answered),
         cmocka_unit_test(a_refusal_that_is_final_reaches_the_client),
         cmocka_unit_test(no_frame_goes_down_before_the_plan_is_announced),
         cmocka_unit_test(no_more_frames_go_down_than_credits_came_up),
