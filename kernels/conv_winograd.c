@@ -20,12 +20,13 @@
 #define CHANNELS    4             /* input channels of one shared task */
 #define BLOCK_BYTES (1024 * 1024) /* of transformed input, but for a single strip */
 #define APART       16 /* floats between points: their rows do not meet in one set of a cache */
+#define REST        4  /* this part of a strip joins the last block, else weights are read for it */
 
 /* What the choice rests on: docs/decisions. */
 #define CHANNELS_LEAST 16
 #define CHANNELS_MOST  1024
-#define OUTPUTS_LEAST  5 /* rows and columns of y */
-#define OUTPUTS_SMALL  8 /* up to so many, tiles of 2x2 */
+#define OUTPUTS_LEAST  5  /* rows and columns of y */
+#define TILES_FEW      49 /* of 2x2: up to so many, they are taken */
 #define OUTPUTS_MOST   4096
 
 static bool winograd_fits(const struct kn_conv *conv) {
@@ -40,7 +41,9 @@ struct layout {
     int tile, points;
     ptrdiff_t across, tiles; /* of a plane */
     ptrdiff_t width;         /* of a strip */
-    ptrdiff_t block;         /* tiles of a block: whole strips */
+    ptrdiff_t block;         /* tiles of a block: whole strips; the last has what is left */
+    ptrdiff_t blocks;        /* of a plane */
+    ptrdiff_t room;          /* for the tiles of the largest block: whole strips */
     ptrdiff_t v_point, v_strip;
     ptrdiff_t m_point;
     ptrdiff_t w_point; /* packed weights of one point */
@@ -52,7 +55,8 @@ struct layout {
 static struct layout layout_of(const struct kn_conv_plan *plan) {
     const struct kn_conv *conv = &plan->conv;
     const struct kn_simd *simd = plan->simd;
-    int tile = kn_min(conv->oh, conv->ow) <= OUTPUTS_SMALL ? 2 : 4;
+    bool few = kn_ceil_div(conv->oh, 2) * kn_ceil_div(conv->ow, 2) <= TILES_FEW;
+    int tile = few ? 2 : 4;
     struct layout l = {.tile = tile,
                        .points = (tile + 2) * (tile + 2),
                        .across = kn_ceil_div(conv->ow, tile),
@@ -61,17 +65,20 @@ static struct layout layout_of(const struct kn_conv_plan *plan) {
     l.tiles = l.across * kn_ceil_div(conv->oh, tile);
     l.v_strip = conv->ic * l.width;
     ptrdiff_t most = BLOCK_BYTES / (l.points * l.v_strip * (ptrdiff_t)sizeof(float));
-    ptrdiff_t strips = kn_ceil_div(l.tiles, l.width);
+    ptrdiff_t strips = kn_ceil_div(kn_max(l.tiles - l.width / REST, 1), l.width);
     strips = kn_ceil_div(strips, kn_ceil_div(strips, kn_max(most, 1)));
     l.block = strips * l.width;
-    l.v_point = strips * l.v_strip + APART;
-    l.m_point = ROWS * l.block + APART;
+    l.blocks = kn_ceil_div(kn_max(l.tiles - l.width / REST, 1), l.block);
+    ptrdiff_t last = l.tiles - (l.blocks - 1) * l.block;
+    l.room = kn_ceil_div(kn_max(last, l.blocks > 1 ? l.block : 1), l.width) * l.width;
+    l.v_point = l.room / l.width * l.v_strip + APART;
+    l.m_point = ROWS * l.room + APART;
     l.w_point = (ptrdiff_t)kn_panels_count(simd, conv->oc, conv->ic);
     l.pitch = kn_winograd_pitch(tile, l.across, simd->lanes);
     l.v = (size_t)(l.points * l.v_point);
     l.m = (size_t)(l.points * l.m_point) + KN_TAIL / sizeof(float);
     /* A block may begin and end within a row of tiles. */
-    ptrdiff_t down = kn_min(kn_ceil_div(l.block - 1, l.across) + 1, kn_ceil_div(conv->oh, tile));
+    ptrdiff_t down = kn_min(kn_ceil_div(l.room - 1, l.across) + 1, kn_ceil_div(conv->oh, tile));
     l.rows = (size_t)((tile * down + 2 + 1) * l.pitch);
     l.bias = kn_round_up((size_t)conv->oc, KN_ALIGN / sizeof(float));
     return l;
@@ -163,10 +170,9 @@ struct winograd_job {
     char *workspace;
     struct layout layout;
     float low, high;
-    bool bounds;      /* the activation is done by them */
-    bool narrow;      /* half a vector has lanes enough */
-    ptrdiff_t blocks; /* of one image */
-    int shared;       /* the block that all threads work on */
+    bool bounds; /* the activation is done by them */
+    bool narrow; /* half a vector has lanes enough */
+    int shared;  /* the block that all threads work on */
 };
 
 static float *scratch_of(const struct winograd_job *job, int thread) {
@@ -175,18 +181,19 @@ static float *scratch_of(const struct winograd_job *job, int thread) {
 
 static struct kn_winograd tiles_of(const struct winograd_job *job, int block) {
     const struct kn_conv *conv = &job->plan->conv;
-    ptrdiff_t first = block % job->blocks * job->layout.block;
+    const struct layout *l = &job->layout;
+    ptrdiff_t index = block % l->blocks, first = index * l->block;
 
-    return (struct kn_winograd){.tile = job->layout.tile,
+    return (struct kn_winograd){.tile = l->tile,
                                 .ih = conv->ih,
                                 .iw = conv->iw,
                                 .oh = conv->oh,
                                 .ow = conv->ow,
                                 .pad_top = conv->pad_top,
                                 .pad_left = conv->pad_left,
-                                .across = job->layout.across,
+                                .across = l->across,
                                 .first = first,
-                                .count = kn_min(job->layout.block, job->layout.tiles - first)};
+                                .count = index + 1 < l->blocks ? l->block : l->tiles - first};
 }
 
 /* Input channels [first, last) of a block into v. */
@@ -196,7 +203,7 @@ static void transform_channels(const struct winograd_job *job, int block, ptrdif
     const struct layout *l = &job->layout;
     struct kn_winograd tiles = tiles_of(job, block);
     const struct kn_simd *simd = job->plan->simd;
-    ptrdiff_t n = block / job->blocks;
+    ptrdiff_t n = block / job->layout.blocks;
 
     for (ptrdiff_t c = first; c < last; c++) {
         const struct kn_winograd_in in = {
@@ -234,12 +241,12 @@ static void finish_channels(const struct winograd_job *job, int block, ptrdiff_t
     const struct kn_conv *conv = &job->plan->conv;
     const struct kn_winograd tiles = tiles_of(job, block);
     const struct kn_simd *simd = job->plan->simd;
-    ptrdiff_t pixels = (ptrdiff_t)conv->oh * conv->ow, n = block / job->blocks;
+    ptrdiff_t pixels = (ptrdiff_t)conv->oh * conv->ow, n = block / job->layout.blocks;
 
     for (ptrdiff_t i = 0; i < rows; i++) {
         ptrdiff_t at = (n * conv->oc + first + i) * pixels;
         const struct kn_winograd_out out = {
-            .m = m + i * job->layout.block,
+            .m = m + i * job->layout.room,
             .residual = job->residual ? job->residual + at : NULL,
             .y = job->y + at,
             .point_stride = job->layout.m_point,
@@ -268,7 +275,7 @@ static void multiply_channels(const struct winograd_job *job, int block, ptrdiff
         .a_stride = job->plan->simd->panel_rows * ic,
         .b_stride = l->v_strip,
         .y = m,
-        .ldy = l->block,
+        .ldy = l->room,
         .bias = no_bias,
         .low = -INFINITY,
         .high = INFINITY,
@@ -324,8 +331,7 @@ static void winograd_run(const struct kn_conv_plan *plan, const void *packed, co
 
     job.bounds = kn_act_bounds(&conv->act, &job.low, &job.high);
     job.narrow = 2 * job.layout.across <= plan->simd->lanes;
-    job.blocks = kn_ceil_div(job.layout.tiles, job.layout.block);
-    int blocks = (int)(conv->n * job.blocks), count = kn_threads_count(threads);
+    int blocks = (int)(conv->n * job.layout.blocks), count = kn_threads_count(threads);
     if (count == 1 || blocks >= 4 * count) {
         kn_parallel(threads, blocks, block_task, &job);
         return;

@@ -305,6 +305,37 @@ static void random_3x3_convolutions_agree_with_the_reference(void **state) {
     assert_true(winograd > 40);
 }
 
+/* 49 tiles of 2x2, 49 and 100 of 4x4: one or two strips, and a little more. */
+static void tiles_that_nearly_fill_strips_agree_with_the_reference(void **state) {
+    static const struct {
+        int ic, oc, size;
+    } shapes[] = {{130, 19, 14}, {100, 16, 28}, {80, 17, 40}};
+    struct rng rng = {.state = 16};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        const struct kn_conv conv = {.n = 2,
+                                     .ic = shapes[i].ic,
+                                     .ih = shapes[i].size,
+                                     .iw = shapes[i].size,
+                                     .oc = shapes[i].oc,
+                                     .oh = shapes[i].size,
+                                     .ow = shapes[i].size,
+                                     .kh = 3,
+                                     .kw = 3,
+                                     .stride_h = 1,
+                                     .stride_w = 1,
+                                     .dil_h = 1,
+                                     .dil_w = 1,
+                                     .pad_top = 1,
+                                     .pad_left = 1,
+                                     .group = 1,
+                                     .residual = true,
+                                     .act = {KN_ACT_RELU, 0, 0}};
+        check_conv(&rng, &conv);
+    }
+}
+
 static void large_convolutions_agree_with_the_reference(void **state) {
     static const struct kn_conv convs[] = {
         {.n = 1,
@@ -563,6 +594,7 @@ int main(void) {
         cmocka_unit_test(random_pointwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_3x3_convolutions_agree_with_the_reference),
         cmocka_unit_test(windows_as_large_as_the_picture_agree_with_the_reference),
+        cmocka_unit_test(tiles_that_nearly_fill_strips_agree_with_the_reference),
         cmocka_unit_test(large_convolutions_agree_with_the_reference),
         cmocka_unit_test(an_image_gives_the_same_bits_alone_and_in_a_batch),
         cmocka_unit_test(the_algorithm_follows_from_the_shape),
