@@ -137,6 +137,13 @@ static void note_arrival(struct deploy *deploy, struct target *target) {
         deploy->serving = NULL;
 }
 
+/* A device that was told of this plan while it asked for a piece of the same part, for the plan
+ * before, asks for that piece again; once. One answer is enough. */
+static bool is_repeated(const struct target *target, const Convoy__PartRequest *request) {
+    return !target->was_repeated && target->bytes > 0 && target->bytes == request->bytes &&
+           target->offset == request->offset;
+}
+
 void deploy_part_request(struct device *device, struct link *link,
                          const Convoy__PartRequest *request) {
     struct deploy *deploy = device->deploy;
@@ -151,6 +158,10 @@ void deploy_part_request(struct device *device, struct link *link,
     }
     if (!target)
         return; /* of a plan that is not wanted any more */
+    if (is_repeated(target, request)) {
+        target->was_repeated = true;
+        return;
+    }
     if (target->bytes > 0 || target->is_reading || request->bytes == 0 ||
         request->bytes > DEPLOY_CHUNK || request->offset >= target->part_bytes ||
         request->bytes > target->part_bytes - request->offset) {

@@ -24,6 +24,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define STRAYS_MAX 4 /* more plans do not cross on the way */
+
 enum order_state { ORDER_NEW, ORDER_FINDING, ORDER_RECEIVING, ORDER_BUILDING };
 
 /* One Prepare. */
@@ -64,9 +66,19 @@ struct order {
     size_t chunk_bytes, chunk_written;
 };
 
+/* A piece that was asked for by an order that is over: it may be on its way. */
+struct stray {
+    const struct peer *peer; /* NULL: none */
+    uint8_t part[SHA256_SIZE];
+    uint64_t offset;
+    uint32_t bytes;
+};
+
 struct recruit {
     struct device *device;
     struct order *current, *next;
+    struct stray strays[STRAYS_MAX];
+    size_t strays_next; /* where the next one is noted */
     uv_fs_t write;
     bool is_writing, is_closing;
 };
@@ -393,23 +405,45 @@ static void write_chunk(struct recruit *recruit) {
         refuse(recruit, CONVOY__CODE__CODE_INTERNAL, uv_strerror(rc));
 }
 
-bool recruit_expects(const struct device *device, const struct peer *peer,
-                     const Convoy__PartChunk *chunk, size_t bytes) {
-    const struct order *order = device->recruit->current;
+static bool is_expected(const struct recruit *recruit, const struct peer *peer,
+                        const Convoy__PartChunk *chunk, size_t bytes) {
+    const struct order *order = recruit->current;
     return order && order->peer == peer && order->state == ORDER_RECEIVING && order->asked > 0 &&
            bytes == order->asked && chunk->offset == order->have &&
            chunk->part.len == SHA256_SIZE &&
            memcmp(chunk->part.data, order->part, SHA256_SIZE) == 0;
 }
 
+static struct stray *find_stray(struct recruit *recruit, const struct peer *peer,
+                                const Convoy__PartChunk *chunk, size_t bytes) {
+    for (size_t i = 0; i < STRAYS_MAX; i++) {
+        struct stray *stray = &recruit->strays[i];
+        if (stray->peer == peer && stray->bytes == bytes && stray->offset == chunk->offset &&
+            chunk->part.len == SHA256_SIZE &&
+            memcmp(chunk->part.data, stray->part, SHA256_SIZE) == 0)
+            return stray;
+    }
+    return NULL;
+}
+
+bool recruit_expects(const struct device *device, const struct peer *peer,
+                     const Convoy__PartChunk *chunk, size_t bytes) {
+    return is_expected(device->recruit, peer, chunk, bytes) ||
+           find_stray(device->recruit, peer, chunk, bytes);
+}
+
 void recruit_chunk(struct device *device, struct peer *peer, const Convoy__PartChunk *chunk,
                    struct buffer *payload, size_t bytes) {
     struct recruit *recruit = device->recruit;
     struct order *order = recruit->current;
-    if (!recruit_expects(device, peer, chunk, bytes)) {
+    if (!is_expected(recruit, peer, chunk, bytes)) {
+        struct stray *stray = find_stray(recruit, peer, chunk, bytes);
         buffer_unref(payload);
-        conn_goodbye(peer_conn(peer), CONVOY__CODE__CODE_MALFORMED,
-                     "a piece of a part that was not asked for");
+        if (stray)
+            stray->peer = NULL;
+        else
+            conn_goodbye(peer_conn(peer), CONVOY__CODE__CODE_MALFORMED,
+                         "a piece of a part that was not asked for");
         return;
     }
     order->asked = 0;
@@ -512,8 +546,18 @@ static void start(struct recruit *recruit) {
 
 /* ---- what an ingress says -------------------------------------------------------------------- */
 
+static void note_stray(struct recruit *recruit, const struct order *order) {
+    struct stray *stray = &recruit->strays[recruit->strays_next++ % STRAYS_MAX];
+    stray->peer = order->peer;
+    stray->offset = order->have;
+    stray->bytes = order->asked;
+    memcpy(stray->part, order->part, SHA256_SIZE);
+}
+
 /* Nobody waits for the current order any more. */
 static void abandon(struct recruit *recruit) {
+    if (recruit->current->asked > 0)
+        note_stray(recruit, recruit->current);
     recruit->current->peer = NULL;
     recruit->current->asked = 0;
     if (recruit->current->state == ORDER_RECEIVING && !recruit->is_writing)
@@ -635,6 +679,9 @@ void recruit_peer_gone(struct device *device, const struct peer *peer) {
     drop_next(recruit, peer);
     if (recruit->current && recruit->current->peer == peer)
         abandon(recruit);
+    for (size_t i = 0; i < STRAYS_MAX; i++)
+        if (recruit->strays[i].peer == peer)
+            recruit->strays[i].peer = NULL;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

@@ -864,6 +864,31 @@ static void a_plan_is_released_when_it_is_prepared_or_being_so(void **state) {
     clear_bench(&bench);
 }
 
+/* It was asked for under a plan that was taken back meanwhile, or that is asked for anew. */
+static void a_piece_that_is_on_its_way_when_plans_change_is_thrown_away(void **state) {
+    struct bench bench;
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Release release = CONVOY__RELEASE__INIT;
+    (void)state;
+    set_bench(&bench, "");
+    release.plan = (ProtobufCBinaryData){SHA256_SIZE, bench.plan->id};
+    message.body_case = CONVOY__MESSAGE__BODY_RELEASE;
+    message.release = &release;
+    send_prepare(&bench);
+    wait_request(&bench);
+    client_send(&bench.ingress, &message, NULL, 0);
+    send_chunk(&bench, 0, CHUNK);
+    client_status(&bench.ingress); /* the connection has not ended */
+    send_prepare(&bench);
+    assert_int_equal(wait_request(&bench)->offset, 0);
+    client_send(&bench.ingress, &message, NULL, 0);
+    send_prepare(&bench);
+    send_chunk(&bench, 0, CHUNK); /* for the request before, or that which follows */
+    assert_int_equal(serve(&bench)->code, CONVOY__CODE__CODE_OK);
+    assert_false(bench.ingress.closed);
+    clear_bench(&bench);
+}
+
 /* What a device with one worker needs for layers [first, last). */
 static uint64_t measure_stage(size_t first, size_t last) {
     struct stage *stage;
@@ -1022,8 +1047,8 @@ static void a_device_is_sent_pieces_of_its_part_and_of_nothing_else(void **state
             send_requests(&recruit, &prepare, 0, CHUNK + 1, 1);
         if (i == 3)
             send_requests(&recruit, &prepare, 0, 0, 1);
-        if (i == 4) /* without waiting for the first */
-            send_requests(&recruit, &prepare, 0, CHUNK, 2);
+        if (i == 4) /* without waiting for the first; once might be an accident */
+            send_requests(&recruit, &prepare, 0, CHUNK, 3);
         client_wait_closed(&recruit);
         assert_int_equal(recruit.goodbye, CONVOY__CODE__CODE_MALFORMED);
         client_fini(&recruit);
@@ -1151,6 +1176,7 @@ int main(void) {
         cmocka_unit_test(only_an_ingress_may_hand_out_plans),
         cmocka_unit_test(a_second_ingress_has_to_wait_for_the_first),
         cmocka_unit_test(a_plan_is_released_when_it_is_prepared_or_being_so),
+        cmocka_unit_test(a_piece_that_is_on_its_way_when_plans_change_is_thrown_away),
         cmocka_unit_test(a_plan_whose_ingress_has_gone_makes_room_for_another),
         cmocka_unit_test(what_a_device_says_no_with_travels_to_who_asked),
         cmocka_unit_test(a_device_is_sent_pieces_of_its_part_and_of_nothing_else),
