@@ -248,7 +248,8 @@ static void keep_until_restart(struct config *old, struct config *new) {
 /* What the configuration bounds, where others than the device's own code have to know it. */
 static void apply_limits(struct device *device) {
     const struct config_limits *limits = &device->config->limits;
-    const struct conn_limits conn = {(size_t)limits->messages, limits->write_ms};
+    const struct conn_limits conn = {(size_t)limits->messages, limits->write_ms,
+                                     device->config->heartbeat_ms};
     net_set_limits(device->net, &conn);
     device->plans.limit = (size_t)limits->plans;
     device->sessions.max = (size_t)device->config->max_sessions;

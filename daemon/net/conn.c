@@ -7,8 +7,9 @@
  * others), after which the next gathering follows. Messages about frames go in order; small ones
  * (credits, pings) overtake them, but never inside a message.
  *
- * While much of a payload is missing the kernel is asked to wake the loop for LOW_WATER bytes, not
- * for every packet (SO_RCVLOWAT): on a link slower than the loop that would be once per 1448 bytes.
+ * While much of a payload is missing the kernel is asked to wake the loop for LOW_WATER bytes (or
+ * fewer, where limits.quiet_ms is short), not for every packet (SO_RCVLOWAT): on a link slower than
+ * the loop that would be once per 1448 bytes.
  *
  * Encrypted: what arrives is read into a buffer of the loop's and decrypted into the reader's
  * window from there; what is queued is encrypted into the channel's buffer, in the same order, as
@@ -44,7 +45,8 @@
 #define WAITING_BUFS  4 /* libuv's own room in a uv_write_t */
 #define LINGER_MS     1000
 #define SCRATCH_SIZE  (128 * 1024)
-#define LOW_WATER     (32 * 1024) /* 0.26 s at 1 Mbit/s: well within any heartbeat */
+#define LOW_WATER     (32 * 1024) /* 0.26 s at 1 Mbit/s */
+#define LOW_WATER_MS  32          /* for each ms of quiet_ms: a quarter of it at 1 Mbit/s */
 #define LOW_WATER_MIN (4 * 1024)  /* for less a packet may wake the loop */
 #define RECORD_SIZE   (17 * 1024) /* of which the channel may hold all but the last byte */
 
@@ -152,7 +154,7 @@ struct net *net_new(uv_loop_t *loop, struct pool *pool) {
         return NULL;
     net->loop = loop;
     net->pool = pool;
-    net->limits = (struct conn_limits){CONN_MESSAGES, CONN_WRITE_MS};
+    net->limits = (struct conn_limits){CONN_MESSAGES, CONN_WRITE_MS, CONN_QUIET_MS};
     TAILQ_INIT(&net->dirty);
     TAILQ_INIT(&net->free);
     uv_prepare_init(loop, &net->prepare);
@@ -566,14 +568,15 @@ static bool take_first_bytes(struct conn *conn, const char *data, size_t bytes) 
 /* The loop is woken for no more than is still missing, lest the end of a message waits for the next
  * one: of an encrypted one, a record less may be missing. */
 static void settle_low_water(struct conn *conn) {
+    uint64_t most = conn->net->limits.quiet_ms * LOW_WATER_MS;
     void *window;
     size_t missing;
     reader_window(conn->reader, &window, &missing);
     if (conn->tls)
         missing -= missing < RECORD_SIZE ? missing : RECORD_SIZE;
-    set_low_water(conn, missing < LOW_WATER_MIN ? 1
-                        : missing < LOW_WATER   ? (int)missing
-                                                : LOW_WATER);
+    most = most < LOW_WATER ? most : LOW_WATER;
+    most = most < missing ? most : missing;
+    set_low_water(conn, most < LOW_WATER_MIN ? 1 : (int)most);
 }
 
 static void take_bytes(struct conn *conn, const uv_buf_t *buf, size_t bytes) {

@@ -9,8 +9,9 @@
 
 #include <uv.h>
 
-#define CONN_MESSAGES  256   /* default of conn_limits.messages */
-#define CONN_WRITE_MS  30000 /* and of write_ms */
+#define CONN_MESSAGES  256 /* defaults of struct conn_limits */
+#define CONN_WRITE_MS  30000
+#define CONN_QUIET_MS  2000
 #define CONN_NAME_SIZE 80
 
 /* What all connections of a loop share. Lives as long as the loop. */
@@ -26,6 +27,7 @@ void net_set_tls(struct net *net, struct tls_context *tls);
 struct conn_limits {
     size_t messages;   /* small ones that wait for it; one more ends the connection */
     uint64_t write_ms; /* conn_is_stuck() when nothing of what waits has gone for so long */
+    uint64_t quiet_ms; /* bytes that come at 1 Mbit/s are noted several times in it */
 };
 
 void net_set_limits(struct net *net, const struct conn_limits *limits);

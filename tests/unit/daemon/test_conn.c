@@ -264,7 +264,7 @@ static void a_peer_that_reads_no_small_message_is_closed(void **state) {
 /* However much of it the kernels' buffers have taken before. */
 static void a_peer_that_takes_nothing_for_too_long_is_stuck(void **state) {
     struct pair *pair = *state;
-    const struct conn_limits limits = {CONN_MESSAGES, 1000};
+    const struct conn_limits limits = {CONN_MESSAGES, 1000, CONN_QUIET_MS};
     uint64_t now_us = 5000000;
     net_set_limits(pair->net, &limits);
     assert_false(conn_is_stuck(pair->conn, now_us));
@@ -427,6 +427,23 @@ static void send_encrypted(struct pair *pair, const uint8_t *data, size_t count)
 }
 
 /* Nothing follows that would wake the loop for the last bytes. */
+/* A neighbour counts as dead after 100 ms: at 1 Mbit/s 8000 bytes take 64. */
+static void a_large_payload_wakes_the_loop_in_time_for_a_short_heartbeat(void **state) {
+    struct pair *pair = *state;
+    const struct conn_limits limits = {CONN_MESSAGES, CONN_WRITE_MS, 100};
+    struct bytes frame = make_frame(100000);
+    net_set_limits(pair->net, &limits);
+    take_frames(pair);
+    send_plain(pair, frame.data, 10000);
+    turn_until_read(pair);
+    send_plain(pair, frame.data + 10000, 8000);
+    turn_until_read(pair);
+    send_plain(pair, frame.data + 18000, frame.size - 18000);
+    turn_until_read(pair);
+    assert_int_equal(pair->messages, 1);
+    free(frame.data);
+}
+
 static void the_end_of_a_payload_waits_for_nothing(void **state) {
     struct pair *pair = *state;
     unsigned sent = 0;
@@ -473,6 +490,7 @@ int main(void) {
         TEST(goodbye_is_read_before_the_end),
         ENCRYPTED(goodbye_is_read_before_the_end),
         TEST(a_large_payload_does_not_wake_the_loop_for_every_packet),
+        TEST(a_large_payload_wakes_the_loop_in_time_for_a_short_heartbeat),
         TEST(the_end_of_a_payload_waits_for_nothing),
         ENCRYPTED(the_end_of_a_payload_waits_for_nothing),
         ENCRYPTED(nothing_is_sent_before_the_handshake_is_done),
