@@ -163,6 +163,14 @@ static void print_throttled(const Convoy__Status *status) {
                    status->stages[i]->celsius);
 }
 
+static void print_overdue(const Convoy__Status *status) {
+    for (size_t i = 0; i < status->n_stages; i++)
+        if (status->stages[i]->overdue_ms > 0)
+            printf("%s: a frame has been computed for %.1f s and is not done; %.2f ms are usual\n",
+                   status->stages[i]->node, (double)status->stages[i]->overdue_ms / 1000,
+                   status->stages[i]->compute_ms);
+}
+
 /* Of clients that asked for the newest frames rather than for all. */
 static void print_dropped(const Convoy__Status *status) {
     for (size_t i = 0; i < status->n_stages; i++)
@@ -195,6 +203,7 @@ static int print_text(const Convoy__Status *status, struct err *err) {
         printf("last deployment: %s\n", status->deployment);
     print_bottleneck(status);
     print_throttled(status);
+    print_overdue(status);
     print_dropped(status);
     for (size_t i = 0; i < status->n_decisions; i++)
         printf("%s%s\n", i ? "           " : "decisions: ", status->decisions[i]);

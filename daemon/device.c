@@ -480,6 +480,7 @@ static void on_tick(uv_timer_t *timer) {
     for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
         peer_tick(peer, now_us);
     status_tick(device, now_us);
+    flow_tick(device, now_us);
     deploy_tick(device, now_us);
     pilot_tick(device, now_us);
     expire_sessions(device, now_us);

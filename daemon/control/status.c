@@ -157,6 +157,8 @@ void status_own(struct device *device, Convoy__StageStatus *stage, char *state, 
     stage->threads = (uint32_t)device->config->threads;
     stage->compute_ms = flow->stats.compute_us / 1000;
     stage->fps = flow_fps(flow, now_us);
+    stage->overdue_ms =
+        flow_overdue_us(flow->stats.compute_us, workers_longest_us(device->workers, now_us)) / 1000;
     stage->in_flight = (uint32_t)(flow->counts[FRAME_SENT] + flow->counts[FRAME_SENDING]);
     stage->memory_bytes = resident_bytes();
     stage->uptime_ms = (now_us - device->started_us) / 1000;

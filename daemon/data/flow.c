@@ -38,7 +38,10 @@
 #include <string.h>
 
 #define LOGS_PER_SECOND 10
-#define JOBS_PER_WORKER 2 /* one that runs, one that is there when it ends */
+#define OVERDUE_FACTOR  10       /* times its usual time, and */
+#define OVERDUE_LEAST   1000000  /* us, make a frame overdue; */
+#define OVERDUE_UNKNOWN 60000000 /* so many where the usual time is not known */
+#define JOBS_PER_WORKER 2        /* one that runs, one that is there when it ends */
 
 static const uint8_t zeros[TENSOR_ALIGN]; /* the gaps between tensors in a payload */
 
@@ -713,6 +716,23 @@ double flow_fps(const struct flow *flow, uint64_t now_us) {
         if (s <= stats->second && stats->second - s < slots)
             sum += stats->per_second[s % slots];
     return (double)sum / FLOW_FPS_SECONDS;
+}
+
+uint64_t flow_overdue_us(double usual_us, uint64_t longest_us) {
+    double limit = usual_us > 0 ? OVERDUE_FACTOR * usual_us : OVERDUE_UNKNOWN;
+    return (double)longest_us > limit && longest_us > OVERDUE_LEAST ? longest_us : 0;
+}
+
+void flow_tick(struct device *device, uint64_t now_us) {
+    struct flow *flow = &device->flow;
+    uint64_t longest_us = flow->jobs > 0 ? workers_longest_us(device->workers, now_us) : 0;
+    bool is_overdue = flow_overdue_us(flow->stats.compute_us, longest_us) > 0;
+    if (is_overdue && !flow->overdue_logged)
+        log_warning("a frame has been computed for %.1f s and is not done, where %.1f ms are usual",
+                    (double)longest_us / 1e6, flow->stats.compute_us / 1e3);
+    if (!is_overdue && flow->overdue_logged)
+        log_info("the frame that took so long is done");
+    flow->overdue_logged = is_overdue;
 }
 
 void flow_computed(void *arg, struct frame *frame) {

@@ -39,6 +39,7 @@ struct flow {
     size_t counts[FRAME_DROPPED + 1]; /* frames in each state */
     size_t jobs;                      /* that workers have */
     uv_timer_t retry;
+    bool overdue_logged;
     uint64_t log_second;
     unsigned log_count; /* refusals logged in that second */
     struct flow_stats stats;
@@ -70,6 +71,13 @@ uint32_t flow_busy_max(const struct device *device);
 
 /* A worker has computed frame (workers_done). */
 void flow_computed(void *arg, struct frame *frame);
+
+/* A frame has been computed for longest_us so far, and usually takes usual_us (0: not known yet):
+ * longest_us when that is so much more that something is wrong; else 0. Pure. */
+uint64_t flow_overdue_us(double usual_us, uint64_t longest_us);
+
+/* Says in the log when a frame is overdue, and when it is not any more; every tick. */
+void flow_tick(struct device *device, uint64_t now_us);
 
 /* Starts as many queued frames as there is room for. */
 void flow_dispatch(struct device *device);

@@ -28,6 +28,7 @@ struct worker {
     struct workers *workers;
     size_t index;
     uv_thread_t thread;
+    uint64_t since_us; /* when it began its frame, 0: it has none. Under the mutex */
 };
 
 struct workers {
@@ -92,9 +93,11 @@ static void run_thread(void *arg) {
         if (workers->stop)
             break;
         struct frame *frame = queue_pop(&workers->todo);
+        worker->since_us = uv_hrtime() / 1000;
         uv_mutex_unlock(&workers->mutex);
         compute(frame, worker->index);
         uv_mutex_lock(&workers->mutex);
+        worker->since_us = 0;
         bool first = !workers->done.first;
         queue_push(&workers->done, frame);
         if (first) { /* whoever it wakes must not find the mutex taken */
@@ -215,6 +218,18 @@ size_t workers_queued(struct workers *workers) {
     size_t count = workers->todo.count;
     uv_mutex_unlock(&workers->mutex);
     return count;
+}
+
+uint64_t workers_longest_us(struct workers *workers, uint64_t now_us) {
+    uint64_t longest = 0;
+    uv_mutex_lock(&workers->mutex);
+    for (size_t i = 0; i < workers->count; i++) {
+        uint64_t since_us = workers->threads[i].since_us;
+        if (since_us != 0 && since_us < now_us && now_us - since_us > longest)
+            longest = now_us - since_us;
+    }
+    uv_mutex_unlock(&workers->mutex);
+    return longest;
 }
 
 void workers_close(struct workers *workers) {

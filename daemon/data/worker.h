@@ -25,6 +25,10 @@ void workers_submit(struct workers *workers, struct frame *frame);
 /* Frames that no thread has taken yet. */
 size_t workers_queued(struct workers *workers);
 
+/* How long the frame that a thread has been at longest has taken so far; 0: all are idle. Loop
+ * thread. */
+uint64_t workers_longest_us(struct workers *workers, uint64_t now_us);
+
 /* Lets each thread finish the frame it is at and waits for it; calls done for all that are computed
  * and, with job.rc -ECANCELED, for all that are not. Then closes the loop's handle; workers is
  * freed in its close callback. NULL is fine. Loop thread. */

@@ -1,4 +1,5 @@
 /* The daemon's cores that know no sockets: back-off, windows, buffers, flights. */
+#include "daemon/data/flow.h"
 #include "daemon/data/frame.h"
 #include "daemon/data/pool.h"
 #include "daemon/data/window.h"
@@ -279,6 +280,20 @@ static void a_frame_that_is_sent_back_takes_its_old_place_in_the_queue(void **st
     flights_fini(&flights);
 }
 
+/* ---- frames that take too long --------------------------------------------------------------- */
+
+static void a_frame_is_overdue_after_ten_times_its_usual_time_and_a_second(void **state) {
+    (void)state;
+    assert_int_equal(flow_overdue_us(20000, 199000), 0);
+    assert_int_equal(flow_overdue_us(20000, 999000), 0);
+    assert_int_equal(flow_overdue_us(20000, 1000001), 1000001);
+    assert_int_equal(flow_overdue_us(500000, 4900000), 0);
+    assert_int_equal(flow_overdue_us(500000, 5000001), 5000001);
+    assert_int_equal(flow_overdue_us(0, 59000000), 0); /* the first one may be a long one */
+    assert_int_equal(flow_overdue_us(0, 60000001), 60000001);
+    assert_int_equal(flow_overdue_us(20000, 0), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backoff_doubles_from_100_ms_to_5_s_with_jitter_below),
@@ -295,6 +310,7 @@ int main(void) {
         cmocka_unit_test(a_buffer_lives_until_its_last_reference_goes),
         cmocka_unit_test(trimming_gives_back_what_nobody_needed_since_the_last_time),
         cmocka_unit_test(more_than_a_gigabyte_is_not_given),
+        cmocka_unit_test(a_frame_is_overdue_after_ten_times_its_usual_time_and_a_second),
         cmocka_unit_test(a_frame_is_found_by_session_and_sequence),
         cmocka_unit_test(frames_that_are_over_lend_their_memory_to_new_ones),
         cmocka_unit_test(a_frame_that_is_sent_back_takes_its_old_place_in_the_queue),
