@@ -676,12 +676,14 @@ void recruit_peer_gone(struct device *device, const struct peer *peer) {
     for (size_t i = 0; i < device->plans.count; i++)
         if (device->plans.plans[i]->ingress == peer)
             device->plans.plans[i]->ingress = NULL;
-    drop_next(recruit, peer);
-    if (recruit->current && recruit->current->peer == peer)
-        abandon(recruit);
     for (size_t i = 0; i < STRAYS_MAX; i++)
         if (recruit->strays[i].peer == peer)
             recruit->strays[i].peer = NULL;
+    drop_next(recruit, peer);
+    if (recruit->current && recruit->current->peer == peer) {
+        recruit->current->asked = 0; /* it will not come */
+        abandon(recruit);
+    }
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
