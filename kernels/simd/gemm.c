@@ -14,6 +14,10 @@
 #define NV TILE_VECTORS
 #define NR (NV * VF_LANES)
 
+/* Elements of a that are asked for meanwhile, for the second cache: where strips are few, panels
+ * are read as fast as memory gives them. */
+#define AHEAD 1024
+
 /* MR rows of one column. */
 typedef float vr __attribute__((vector_size(MR * 4)));
 typedef vr vr_unaligned __attribute__((aligned(4), may_alias));
@@ -80,6 +84,7 @@ INLINED void wide_tile(const struct tile *t, const int nv, const bool fills) {
 
     for (ptrdiff_t k = t->block->depth; k > 0; k--, a += MR, b += NR) {
         vf columns[NV];
+        __builtin_prefetch(a + AHEAD, 0, 2);
         for (int v = 0; v < nv; v++)
             columns[v] = vf_load((fills ? x : b) + v * VF_LANES);
         if (fills) {

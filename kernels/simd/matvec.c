@@ -2,7 +2,8 @@
  * sum in an order that depends on the sizes alone. */
 #include "functions.h"
 
-#define ROWS 8 /* multiplied side by side: so many streams keep memory busy */
+#define ROWS  8   /* multiplied side by side: so many streams keep memory busy */
+#define AHEAD 512 /* elements: what is asked for meanwhile, for the second cache */
 
 void KN_SIMD(kn_matvec_rows)(const struct kn_matvec *m) {
     for (ptrdiff_t r = 0; r < m->rows; r += ROWS) {
@@ -14,8 +15,12 @@ void KN_SIMD(kn_matvec_rows)(const struct kn_matvec *m) {
             row[i] = m->a + kn_min(r + i, m->rows - 1) * m->ld;
         for (; k + VF_LANES <= m->depth; k += VF_LANES) {
             vf x = vf_load(m->x + k);
-            for (int i = 0; i < ROWS; i++)
+            ptrdiff_t next = k + AHEAD < m->depth ? k + AHEAD : ROWS * m->ld + k + AHEAD - m->depth;
+            for (int i = 0; i < ROWS; i++) {
                 sums[i] = vf_fma(vf_load(row[i] + k), x, sums[i]);
+                if (k % VF_LINE == 0)
+                    __builtin_prefetch(row[i] + next, 0, 2);
+            }
         }
         for (ptrdiff_t i = 0; i < ROWS && r + i < m->rows; i++) {
             float sum = vf_sum(sums[i]);

@@ -64,6 +64,8 @@
 #define VF_NAME      "portable C"
 #endif
 
+#define VF_LINE 16 /* floats that a cache brings at once: one prefetch is for so many */
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)

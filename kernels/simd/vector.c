@@ -2,7 +2,8 @@
 #include "act.h"
 #include "functions.h"
 
-#define SUMS 8 /* side by side: enough to keep the units busy */
+#define SUMS  8    /* side by side: enough to keep the units busy */
+#define AHEAD 2048 /* elements: what is asked for meanwhile, for the second cache */
 
 /* `wide` vectors of rows; elements of x in turn go to SUMS / wide sums each. */
 INLINED void panel_times(const struct kn_panel *p, const int wide) {
@@ -21,8 +22,11 @@ INLINED void panel_times(const struct kn_panel *p, const int wide) {
         UNROLL(8)
     for (int t = 0; t < turns; t++, w += step)
         UNROLL(4)
-    for (int v = 0; v < wide; v++)
+    for (int v = 0; v < wide; v++) {
+        if (v * VF_LANES % VF_LINE == 0)
+            __builtin_prefetch(w + AHEAD + v * VF_LANES, 0, 2);
         sums[t][v] = vf_fma(vf_load(w + v * VF_LANES), vf_set(p->x[k + t]), sums[t][v]);
+    }
     for (; k < p->depth; k++, w += step)
         UNROLL(4)
     for (int v = 0; v < wide; v++)
