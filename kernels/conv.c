@@ -102,9 +102,9 @@ const char *kn_conv_algo_name(const struct kn_conv_plan *plan) {
     return plan->algo->name;
 }
 
-void kn_conv_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+void kn_conv_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
                   void *packed) {
-    plan->algo->pack(plan, w, bias, packed);
+    plan->algo->pack(plan, weights, packed);
 }
 
 void kn_conv_run(const struct kn_conv_plan *plan, const void *packed, const float *x,

@@ -92,20 +92,22 @@ static const char *packed_tap(const struct kn_conv3_plan *plan, const void *pack
            (size_t)kz * kn_round_up(plan->plane.packed_bytes, KN_ALIGN);
 }
 
-void kn_conv3_pack(const struct kn_conv3_plan *plan, const float *w, const float *bias,
+void kn_conv3_pack(const struct kn_conv3_plan *plan, const struct kn_conv_weights *weights,
                    void *packed, void *scratch) {
     const struct kn_conv *c = &plan->conv.plane;
     size_t taps = taps_of(c), rows = (size_t)c->oc * (size_t)(c->ic / c->group);
     size_t kd = (size_t)plan->conv.kd;
 
     memset(packed, 0, float_bytes((size_t)c->oc));
-    if (bias)
-        memcpy(packed, bias, (size_t)c->oc * sizeof(float));
+    if (weights->bias)
+        memcpy(packed, weights->bias, (size_t)c->oc * sizeof(float));
     for (size_t kz = 0; kz < kd; kz++) {
         const char *tap = packed_tap(plan, packed, (int)kz);
-        gather((const float *)(const void *)((const char *)w + kz * taps * sizeof(float)), rows,
-               taps, kd * taps, scratch);
-        kn_conv_pack(&plan->plane, scratch, NULL, (void *)(uintptr_t)tap);
+        gather((const float *)(const void *)((const char *)weights->w + kz * taps * sizeof(float)),
+               rows, taps, kd * taps, scratch);
+        const struct kn_conv_weights part = {
+            .w = scratch, .scale = weights->scale, .rows = weights->rows};
+        kn_conv_pack(&plan->plane, &part, (void *)(uintptr_t)tap);
     }
 }
 

@@ -26,15 +26,29 @@ size_t kn_conv_plain_bytes(const struct kn_conv *conv) {
     return bias_bytes(conv) + weights_bytes(conv);
 }
 
-void kn_conv_plain_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+void kn_conv_pack_bias(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
+                       size_t room, float *to) {
+    size_t first = (size_t)weights->first, rows = (size_t)weights->rows, end = first + rows;
+
+    if (weights->bias)
+        memcpy(to + first, weights->bias, rows * sizeof(float));
+    else
+        memset(to + first, 0, rows * sizeof(float));
+    if (end == (size_t)plan->conv.oc)
+        memset(to + end, 0, (room - end) * sizeof(float));
+}
+
+void kn_conv_plain_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
                         void *packed) {
     const struct kn_conv *conv = &plan->conv;
-    size_t head = bias_bytes(conv);
+    size_t head = bias_bytes(conv), row = weights_bytes(conv) / (size_t)conv->oc / sizeof(float);
+    float *to = (float *)((char *)packed + head) + (size_t)weights->first * row;
 
-    memset(packed, 0, head);
-    if (bias)
-        memcpy(packed, bias, (size_t)conv->oc * sizeof(float));
-    memcpy((char *)packed + head, w, weights_bytes(conv));
+    kn_conv_pack_bias(plan, weights, head / sizeof(float), packed);
+    memcpy(to, weights->w, (size_t)weights->rows * row * sizeof(float));
+    for (int r = 0; weights->scale && r < weights->rows; r++, to += row)
+        for (size_t i = 0; i < row; i++)
+            to[i] = (float)((double)to[i] * weights->scale[r]);
 }
 
 const float *kn_conv_plain_weights(const struct kn_conv *conv, const void *packed) {

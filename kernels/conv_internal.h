@@ -17,8 +17,9 @@ struct kn_conv_algo {
      * dimensions fit. */
     int (*size)(struct kn_conv_plan *plan);
 
-    /* Writes all of packed. w and bias may be unaligned, bias may be NULL. */
-    void (*pack)(const struct kn_conv_plan *plan, const float *w, const float *bias, void *packed);
+    /* As kn_conv_pack(). */
+    void (*pack)(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
+                 void *packed);
 
     void (*run)(const struct kn_conv_plan *plan, const void *packed, const float *x,
                 const float *residual, float *y, void *workspace, struct kn_threads *threads);
@@ -37,9 +38,14 @@ extern const struct kn_conv_algo kn_conv_im2col;
 /* Packed weights that begin with a bias for every output channel (zeros where there is none),
  * padded to KN_ALIGN; then the weights in ONNX's order. */
 size_t kn_conv_plain_bytes(const struct kn_conv *conv);
-void kn_conv_plain_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+void kn_conv_plain_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
                         void *packed);
 const float *kn_conv_plain_weights(const struct kn_conv *conv, const void *packed);
+
+/* The channels' biases into to, which has room for `room` of all channels: zeros behind the last.
+ */
+void kn_conv_pack_bias(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
+                       size_t room, float *to);
 
 /* A piece of y: rows are output channels, ld elements apart. */
 struct kn_strip {

@@ -115,21 +115,23 @@ static int packed_size(struct kn_conv_plan *plan) {
     return 0;
 }
 
-static void packed_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+static void packed_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
                         void *packed) {
     const struct kn_conv *conv = &plan->conv;
     struct depth d = depth_of(conv);
-    ptrdiff_t ocg = conv->oc / conv->group, depth = d.channels * d.taps;
     float *panels = panels_of(plan, packed);
-    size_t floats = group_floats(plan);
+    const struct kn_rows all = {.w = weights->w,
+                                .scale = weights->scale,
+                                .count = weights->rows,
+                                .depth = d.channels * d.taps};
+    ptrdiff_t ocg = conv->oc / conv->group;
 
-    memset(packed, 0, plan->packed_bytes);
-    if (bias)
-        memcpy(packed, bias, (size_t)conv->oc * sizeof(float));
-    for (int g = 0; g < conv->group; g++)
-        kn_panels_pack(plan->simd,
-                       (const float *)((const char *)w + (size_t)(g * ocg * depth) * sizeof(float)),
-                       ocg, depth, panels + (size_t)g * floats);
+    kn_conv_pack_bias(plan, weights, (size_t)(panels - (float *)packed), packed);
+    panels += weights->first * all.depth;
+    for (int g = 0; g < conv->group; g++, panels += group_floats(plan)) {
+        struct kn_rows rows = kn_rows_part(&all, g * ocg, ocg);
+        kn_panels_pack(plan->simd, &rows, panels);
+    }
 }
 
 struct packed_job {

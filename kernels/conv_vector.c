@@ -1,10 +1,9 @@
 /* The window is the whole picture: a product of the weights with one vector per image. Weights are
  * packed into panels of rows side by side, [depth][rows], and read once, along memory. */
 #include <errno.h>
-#include <string.h>
 
 #include "conv_internal.h"
-#include "simd.h"
+#include "packed.h"
 
 #define TASK_PRODUCTS 65536 /* of one task, at least: less is not worth waking a thread */
 
@@ -46,22 +45,21 @@ static int vector_size(struct kn_conv_plan *plan) {
     return 0;
 }
 
-static void vector_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+static void vector_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
                         void *packed) {
-    ptrdiff_t oc = plan->conv.oc, depth = depth_of(&plan->conv), rows = padded_rows(plan);
-    float *to = (float *)packed + panels_at(plan);
+    const struct kn_rows all = {.w = weights->w,
+                                .scale = weights->scale,
+                                .count = weights->rows,
+                                .depth = depth_of(&plan->conv)};
+    ptrdiff_t left = padded_rows(plan) - weights->first;
+    float *to = (float *)packed + panels_at(plan) + weights->first * all.depth;
 
-    memset(packed, 0, plan->packed_bytes);
-    if (bias)
-        memcpy(packed, bias, (size_t)oc * sizeof(float));
-    for (ptrdiff_t first = 0; first < rows; first += plan->panel) {
-        ptrdiff_t height = kn_min(plan->panel, rows - first);
-        for (ptrdiff_t r = 0; r < kn_min(height, oc - first); r++)
-            for (ptrdiff_t k = 0; k < depth; k++)
-                memcpy(&to[k * height + r],
-                       (const char *)w + ((first + r) * depth + k) * (ptrdiff_t)sizeof(float),
-                       sizeof(float));
-        to += height * depth;
+    kn_conv_pack_bias(plan, weights, (size_t)panels_at(plan), packed);
+    for (ptrdiff_t first = 0; first < all.count; first += plan->panel) {
+        struct kn_rows rows = kn_rows_part(&all, first, plan->panel);
+        ptrdiff_t height = kn_min(plan->panel, left - first);
+        plan->simd->pack_panel(&rows, height, to);
+        to += height * all.depth;
     }
 }
 

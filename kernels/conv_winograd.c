@@ -128,39 +128,23 @@ static struct transform weights_transform(int tile) {
     return t;
 }
 
-/* One kernel; ret[point], stride floats apart. */
-static void transform_kernel(const struct transform *t, const float w[9], ptrdiff_t stride,
-                             float *ret) {
-    double half[INPUTS_MAX][3];
-
-    for (int i = 0; i < t->inputs; i++)
-        for (int k = 0; k < 3; k++)
-            half[i][k] = t->g[i][0] * (double)w[k] + t->g[i][1] * (double)w[3 + k] +
-                         t->g[i][2] * (double)w[6 + k];
-    for (int i = 0; i < t->inputs; i++)
-        for (int j = 0; j < t->inputs; j++, ret += stride)
-            *ret = (float)(half[i][0] * t->g[j][0] + half[i][1] * t->g[j][1] +
-                           half[i][2] * t->g[j][2]);
-}
-
-static void winograd_pack(const struct kn_conv_plan *plan, const float *w, const float *bias,
+static void winograd_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
                           void *packed) {
-    const struct kn_conv *conv = &plan->conv;
+    const struct kn_simd *simd = plan->simd;
     struct layout l = layout_of(plan);
     struct transform t = weights_transform(l.tile);
-    ptrdiff_t height = plan->simd->panel_rows;
-    float *panels = (float *)packed + l.bias, kernel[9];
+    const struct kn_rows all = {.w = weights->w,
+                                .scale = weights->scale,
+                                .count = weights->rows,
+                                .depth = (ptrdiff_t)plan->conv.ic * 9};
+    struct kn_winograd_weights to = {.g = t.g, .inputs = t.inputs, .point_stride = l.w_point};
 
-    memset(packed, 0, plan->packed_bytes);
-    if (bias)
-        memcpy(packed, bias, (size_t)conv->oc * sizeof(float));
-    for (ptrdiff_t oc = 0; oc < conv->oc; oc++)
-        for (ptrdiff_t ic = 0; ic < conv->ic; ic++) {
-            const char *from = (const char *)w + (oc * conv->ic + ic) * (ptrdiff_t)sizeof(kernel);
-            memcpy(kernel, from, sizeof(kernel));
-            transform_kernel(&t, kernel, l.w_point,
-                             panels + (oc / height * conv->ic + ic) * height + oc % height);
-        }
+    kn_conv_pack_bias(plan, weights, l.bias, packed);
+    for (ptrdiff_t r = 0; r < all.count; r += simd->panel_rows) {
+        struct kn_rows rows = kn_rows_part(&all, r, simd->panel_rows);
+        to.panel = (float *)packed + l.bias + (weights->first + r) * plan->conv.ic;
+        simd->winograd_pack(&rows, &to);
+    }
 }
 
 struct winograd_job {

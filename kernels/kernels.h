@@ -129,9 +129,20 @@ int kn_conv_plan(const struct kn_conv *conv, int threads, struct kn_conv_plan *r
 const char *
 kn_conv_algo_name(const struct kn_conv_plan *plan); /* "1x1", "window", "depthwise", ... */
 
-/* Writes packed_bytes of weights. w and bias may be unaligned (they lie in a mapped file); bias may
- * be NULL. */
-void kn_conv_pack(const struct kn_conv_plan *plan, const float *w, const float *bias, void *packed);
+/* Weights of the output channels [first, first + rows), as a model has them. */
+struct kn_conv_weights {
+    const float *w;      /* [rows][ic/group][kh][kw]; may be unaligned, as in a mapped file */
+    const float *bias;   /* [rows], may be unaligned; NULL: zeros */
+    const double *scale; /* [rows]: what w is multiplied with, rounded to float; NULL: nothing */
+    int first, rows;
+};
+/* Channels of a piece, where not all are packed at once. */
+#define KN_CONV_PIECE 64
+
+/* Writes the channels' part of packed_bytes of weights: all of them, or, where group is 1, pieces
+ * that begin at multiples of KN_CONV_PIECE and are as long, but for the last; in any order. */
+void kn_conv_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
+                  void *packed);
 
 /* residual is NULL unless plan->conv.residual; y may be residual. workspace is workspace_bytes
  * long; threads has no more threads than the plan was made for. */

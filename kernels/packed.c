@@ -1,7 +1,6 @@
 #include "packed.h"
 
 #include <math.h>
-#include <string.h>
 
 size_t kn_panels_count(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t depth) {
     return (size_t)(kn_ceil_div(rows, simd->panel_rows) * simd->panel_rows * depth);
@@ -18,20 +17,22 @@ bool kn_panels_fit(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t depth, 
            floats <= PTRDIFF_MAX / sizeof(float);
 }
 
-void kn_panels_pack(const struct kn_simd *simd, const float *w, ptrdiff_t rows, ptrdiff_t depth,
-                    float *panels) {
+struct kn_rows kn_rows_part(const struct kn_rows *rows, ptrdiff_t first, ptrdiff_t count) {
+    const char *w = (const char *)rows->w + first * rows->depth * (ptrdiff_t)sizeof(float);
+
+    return (struct kn_rows){.w = (const float *)(const void *)w,
+                            .scale = rows->scale ? rows->scale + first : NULL,
+                            .count = kn_min(count, rows->count - first),
+                            .depth = rows->depth};
+}
+
+void kn_panels_pack(const struct kn_simd *simd, const struct kn_rows *rows, float *panels) {
     ptrdiff_t height = simd->panel_rows;
 
-    for (ptrdiff_t i = 0; i < rows; i += height, panels += height * depth)
-        for (ptrdiff_t r = 0; r < height; r++) {
-            const char *row = (const char *)w + (i + r) * depth * (ptrdiff_t)sizeof(float);
-            for (ptrdiff_t k = 0; k < depth; k++) {
-                float value = 0.0f;
-                if (i + r < rows)
-                    memcpy(&value, row + k * (ptrdiff_t)sizeof(float), sizeof(value));
-                panels[k * height + r] = value;
-            }
-        }
+    for (ptrdiff_t i = 0; i < rows->count; i += height, panels += height * rows->depth) {
+        struct kn_rows part = kn_rows_part(rows, i, height);
+        simd->pack_panel(&part, height, panels);
+    }
 }
 
 bool kn_act_bounds(const struct kn_activation *act, float *ret_low, float *ret_high) {

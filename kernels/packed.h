@@ -12,10 +12,11 @@ size_t kn_panels_count(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t dep
 bool kn_panels_fit(const struct kn_simd *simd, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t matrices,
                    ptrdiff_t biases);
 
-/* w [rows][depth], at any address into panels [depth][panel_rows],
- * one after the other; rows that are missing are 0. */
-void kn_panels_pack(const struct kn_simd *simd, const float *w, ptrdiff_t rows, ptrdiff_t depth,
-                    float *panels);
+/* Panels [depth][panel_rows], one after the other; rows that are missing are 0. */
+void kn_panels_pack(const struct kn_simd *simd, const struct kn_rows *rows, float *panels);
+
+/* Rows [first, first + count) of them, as many as there are. */
+struct kn_rows kn_rows_part(const struct kn_rows *rows, ptrdiff_t first, ptrdiff_t count);
 
 /* The bounds that stand for an activation: false when it is more than bounds; then they bound
  * nothing. */

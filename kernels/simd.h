@@ -14,6 +14,14 @@ struct kn_matvec {
     float alpha;
 };
 
+/* Rows of weights as a model has them, [count][depth], at any address; scale, or NULL: what each is
+ * multiplied with, rounded to float. */
+struct kn_rows {
+    const float *w;
+    const double *scale;
+    ptrdiff_t count, depth;
+};
+
 /* A block of y [rows][cols], ldy apart: products of packed panels of a, [depth][panel_rows] each,
  * and packed strips of b, [depth][strip_cols] each; the last panel and the last strip may be partly
  * filled, with anything. y = clamp(a * b + bias + residual), or clamp(a * b + y) without a bias. An
@@ -85,6 +93,16 @@ struct kn_slide_sum {
 #define KN_WINOGRAD_TILE_MAX 4
 #define KN_WINOGRAD_A        0.75
 #define KN_WINOGRAD_B        1.5
+
+/* Where a panel's transformed weights go, [ic][panel_rows] for each point: G w G^T, row i of G
+ * being g[i]. */
+struct kn_winograd_weights {
+    const double (*g)[3];
+    int inputs; /* rows of G */
+    float *panel;
+    ptrdiff_t point_stride;
+};
+#define KN_WINOGRAD_POINTS_MAX ((KN_WINOGRAD_TILE_MAX + 2) * (KN_WINOGRAD_TILE_MAX + 2))
 
 /* The tiles [first, first + count) of a plane, row by row of tiles, `across` in each. */
 struct kn_winograd {
@@ -164,6 +182,9 @@ struct kn_simd {
     int panel_rows, strip_cols;
     void (*multiply_block)(const struct kn_block *block);
     void (*copy_to_strips)(const struct kn_to_strips *copy);
+    /* One panel [depth][height] of up to height rows, zeros for those that are missing; height is a
+     * multiple of 4. */
+    void (*pack_panel)(const struct kn_rows *rows, ptrdiff_t height, float *to);
 
     /* Copies what output rows [oy, oy + rows) need of the plane x; cells outside it are fill, or,
      * again, what the same call with another plane has left there. */
@@ -177,6 +198,8 @@ struct kn_simd {
     void (*slide_max)(const struct kn_slide_band *band);
     void (*slide_max_narrow)(const struct kn_slide_band *band);
 
+    /* One panel of 3x3 kernels, up to panel_rows rows of them. */
+    void (*winograd_pack)(const struct kn_rows *rows, const struct kn_winograd_weights *to);
     /* _narrow: half as many lanes; better where fewer tiles lie side by side. */
     void (*winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
     void (*winograd_in_narrow)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);

@@ -24,8 +24,8 @@ struct kn_conv3_plan {
 /* As kn_conv_plan(). */
 int kn_conv3_plan(const struct kn_conv3 *conv, int threads, struct kn_conv3_plan *ret_plan);
 
-/* As kn_conv_pack(); scratch is scratch_bytes long, aligned to floats. */
-void kn_conv3_pack(const struct kn_conv3_plan *plan, const float *w, const float *bias,
+/* As kn_conv_pack() with all channels at once; scratch is scratch_bytes long, aligned to floats. */
+void kn_conv3_pack(const struct kn_conv3_plan *plan, const struct kn_conv_weights *weights,
                    void *packed, void *scratch);
 
 /* As kn_conv_run(); y may be residual. */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define BLOCK_BYTES (64 * 1024)
-#define COPY_CHUNK  ((size_t)4 << 20) /* of a constant, in memory twice at most */
+#define COPY_CHUNK  ((size_t)1 << 20) /* of a constant, in memory twice at most */
 
 /* Memory handed out piece by piece; pieces too large for that have a block of their own. */
 struct block {
@@ -212,9 +212,8 @@ int graph_link(struct graph *graph) {
     return 0;
 }
 
-/* Gives back the pages of bytes [from, to) of a constant. */
-static void drop_range(const struct graph *graph, const struct constant *constant, size_t from,
-                       size_t to) {
+void graph_drop_range(const struct graph *graph, const struct constant *constant, size_t from,
+                      size_t to) {
     const unsigned char *data = constant->data;
     if (!constant->in_file || !data || from >= to)
         return;
@@ -231,14 +230,14 @@ static void drop_range(const struct graph *graph, const struct constant *constan
 }
 
 void graph_drop_pages(const struct graph *graph, const struct constant *constant) {
-    drop_range(graph, constant, 0, constant->bytes);
+    graph_drop_range(graph, constant, 0, constant->bytes);
 }
 
 void graph_copy_constant(const struct graph *graph, const struct constant *constant, void *to) {
     for (size_t at = 0; at < constant->bytes; at += COPY_CHUNK) {
         size_t left = constant->bytes - at, chunk = left < COPY_CHUNK ? left : COPY_CHUNK;
         memcpy((char *)to + at, (const char *)constant->data + at, chunk);
-        drop_range(graph, constant, at, at + chunk);
+        graph_drop_range(graph, constant, at, at + chunk);
     }
 }
 

@@ -130,6 +130,9 @@ int graph_link(struct graph *graph);
 
 /* Tells the kernel that the pages of a constant in a mapped file are not needed any more. */
 void graph_drop_pages(const struct graph *graph, const struct constant *constant);
+/* Those of its bytes [from, to). */
+void graph_drop_range(const struct graph *graph, const struct constant *constant, size_t from,
+                      size_t to);
 
 /* Copies the numbers of a constant (bytes of them) and gives its pages back on the way: a large
  * matrix is never in memory twice. */

@@ -55,6 +55,7 @@ struct op_prep {
     /* For pack(). */
     void *data;                            /* bytes long, KN_ALIGN aligned */
     const struct constant *const *numbers; /* of each constant input, NULL for others */
+    const struct graph *graph;             /* for graph_drop_range() of what has been read */
     const double *scale, *shift;           /* per output channel; NULL unless affine */
 };
 

@@ -117,6 +117,7 @@ static int fill(struct model *model, const struct layer *layer, const struct con
     if (rc == 0)
         rc = make_room(model, layer, &prep, prepared, &scale, err);
     prep.numbers = numbers;
+    prep.graph = model->graph;
     bool keeps_lock = reads_computed(layer, numbers);
     if (!keeps_lock) {
         fold_drop(model->fold);

@@ -28,6 +28,8 @@ void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float 
 void KN_SIMD(kn_panel_times)(const struct kn_panel *p);
 void KN_SIMD(kn_multiply_block)(const struct kn_block *block);
 void KN_SIMD(kn_copy_to_strips)(const struct kn_to_strips *copy);
+void KN_SIMD(kn_pack_panel)(const struct kn_rows *rows, ptrdiff_t height, float *to);
+void KN_SIMD(kn_winograd_pack)(const struct kn_rows *rows, const struct kn_winograd_weights *to);
 void KN_SIMD(kn_slide_fill)(const struct kn_slide *slide, const float *x, ptrdiff_t oy,
                             ptrdiff_t rows, float fill, bool again, float *scratch);
 void KN_SIMD(kn_slide_sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);

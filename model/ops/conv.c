@@ -25,6 +25,7 @@ struct conv_state {
 
 #define ROUND_UP(n) (((n) + (KN_ALIGN - 1)) / KN_ALIGN * KN_ALIGN)
 #define STATE_BYTES ROUND_UP(sizeof(struct conv_state))
+#define PIECE_BYTES ((size_t)1 << 20) /* of weights that are packed at once, about */
 
 /* Types, ranks, channels and group; ic_axis: of the weights. */
 static int check_weights(const struct op_call *call, int ic_axis, int64_t *ret_group,
@@ -132,70 +133,71 @@ static int conv_size(struct op_prep *prep) {
     return 0;
 }
 
-/* w and bias with scale and shift folded in, in new memory: free(*ret_w). w is [oc][per_oc] when
- * by_row, else the channels of ConvTranspose's [ic][oc/group][k]: oc_in_group with k each. */
-static int fold_affine(const struct op_prep *prep, size_t oc, size_t group, size_t k, size_t total,
-                       bool by_row, float **ret_w, float **ret_bias) {
-    size_t per_oc = total / oc, in_group = oc / group, rows_in_group = total / k / oc;
-    float *w = malloc((total + oc) * sizeof(float));
-    if (!w)
-        return -ENOMEM;
-    float *bias = w + total;
-    memcpy(w, prep->numbers[1]->data, total * sizeof(float));
-    memset(bias, 0, oc * sizeof(float));
+/* oc biases with scale and shift folded in, zeros where there are none. */
+static void fold_bias(const struct op_prep *prep, size_t oc, float *ret) {
+    memset(ret, 0, oc * sizeof(float));
     if (prep->node->inputs_count > 2 && prep->numbers[2])
-        memcpy(bias, prep->numbers[2]->data, oc * sizeof(float));
-    /* Runs of one channel: a row, or the taps of one input channel. */
-    size_t run = by_row ? per_oc : k;
-    for (size_t i = 0; i < total / run; i++) {
-        size_t c = by_row ? i : i % in_group + i / (in_group * rows_in_group) * in_group;
-        for (size_t j = i * run; j < (i + 1) * run; j++)
-            w[j] = (float)((double)w[j] * prep->scale[c]);
-    }
-    for (size_t c = 0; c < oc; c++)
-        bias[c] = (float)((double)bias[c] * prep->scale[c] + prep->shift[c]);
-    *ret_w = w;
-    *ret_bias = bias;
-    return 0;
+        memcpy(ret, prep->numbers[2]->data, oc * sizeof(float));
+    for (size_t c = 0; prep->affine && c < oc; c++)
+        ret[c] = (float)((double)ret[c] * prep->scale[c] + prep->shift[c]);
 }
 
 static void pack_weights(const struct conv_plan *plan, const struct conv_state *state,
-                         const float *w, const float *bias, void *packed, void *scratch) {
+                         const struct kn_conv_weights *weights, void *packed, void *scratch) {
     if (plan->is_volume)
-        kn_conv3_pack(&state->volume, w, bias, packed, scratch);
+        kn_conv3_pack(&state->volume, weights, packed, scratch);
     else
-        kn_conv_pack(&state->plan, w, bias, packed);
+        kn_conv_pack(&state->plan, weights, packed);
+}
+
+/* Large matrices piece by piece; a piece's pages of the file are given back before the next one's
+ * are read. */
+static void pack_pieces(const struct op_prep *prep, const struct kn_conv_weights *all,
+                        void *packed) {
+    const struct constant *numbers = prep->numbers[1];
+    const struct conv_state *state = prep->data;
+    size_t row = numbers->bytes / (size_t)all->rows;
+    size_t step = (PIECE_BYTES / (row + 1) / KN_CONV_PIECE + 1) * KN_CONV_PIECE;
+    for (size_t first = 0, rows; first < (size_t)all->rows; first += rows) {
+        rows = (size_t)all->rows - first < step ? (size_t)all->rows - first : step;
+        const char *w = (const char *)all->w + first * row;
+        const struct kn_conv_weights piece = {.w = (const float *)(const void *)w,
+                                              .bias = all->bias + first,
+                                              .scale = all->scale ? all->scale + first : NULL,
+                                              .first = (int)first,
+                                              .rows = (int)rows};
+        kn_conv_pack(&state->plan, &piece, packed);
+        graph_drop_range(prep->graph, numbers, first * row, (first + rows) * row);
+    }
 }
 
 static int conv_pack(struct op_prep *prep) {
     const struct conv_plan *plan = prep->plan;
     struct conv_state *state = prep->data;
+    size_t oc = (size_t)plan->conv.oc;
     int rc = choose(plan, prep->threads, prep->act, prep->residual, state);
     if (rc < 0)
         return rc;
     state->packed = known(prep->node, 1) && known(prep->node, 2);
     if (!state->packed)
         return 0;
-    const float *w = prep->numbers[1]->data, *bias = NULL;
-    float *folded = NULL, *folded_bias = NULL;
-    if (prep->node->inputs_count > 2 && prep->numbers[2])
-        bias = prep->numbers[2]->data;
-    if (prep->affine) {
-        const struct kn_conv *c = &plan->conv;
-        rc = fold_affine(prep, (size_t)c->oc, (size_t)c->group, taps_of(plan),
-                         op_count(&prep->numbers[1]->desc), true, &folded, &folded_bias);
-        if (rc < 0)
-            return rc;
-        w = folded;
-        bias = folded_bias;
-    }
-    void *scratch = state->scratch_room > 0 ? malloc(state->scratch_room) : NULL;
-    if (state->scratch_room > 0 && !scratch)
+    float *bias = malloc(oc * sizeof(float));
+    void *scratch = malloc(state->scratch_room + 1), *packed = (char *)prep->data + STATE_BYTES;
+    if (bias && scratch) {
+        fold_bias(prep, oc, bias);
+        const struct kn_conv_weights weights = {.w = prep->numbers[1]->data,
+                                                .bias = bias,
+                                                .scale = prep->affine ? prep->scale : NULL,
+                                                .rows = plan->conv.oc};
+        if (plan->is_volume || plan->conv.group > 1)
+            pack_weights(plan, state, &weights, packed, scratch);
+        else
+            pack_pieces(prep, &weights, packed);
+    } else {
         rc = -ENOMEM;
-    else
-        pack_weights(plan, state, w, bias, (char *)prep->data + STATE_BYTES, scratch);
+    }
     free(scratch);
-    free(folded);
+    free(bias);
     return rc;
 }
 
@@ -206,9 +208,11 @@ static int conv_run(const struct op_args *args) {
     char *workspace = args->workspace;
     const float *residual = args->residual ? args->residual->data : NULL;
     if (!state->packed) {
-        const float *bias = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL;
-        pack_weights(now, state, args->in[1]->data, bias, workspace,
-                     workspace + state->packed_room);
+        const struct kn_conv_weights weights = {
+            .w = args->in[1]->data,
+            .bias = args->in_count > 2 && args->in[2] ? args->in[2]->data : NULL,
+            .rows = now->conv.oc};
+        pack_weights(now, state, &weights, workspace, workspace + state->packed_room);
         packed = workspace;
         workspace += state->packed_room + state->scratch_room;
     }
@@ -323,19 +327,16 @@ static int transpose_pack(struct op_prep *prep) {
     const struct kn_conv *c = &plan->conv;
     size_t total = op_count(&prep->numbers[1]->desc), oc = (size_t)c->oc;
     float *data = prep->data;
-    if (prep->affine) {
-        float *w, *bias;
-        int rc = fold_affine(prep, oc, (size_t)c->group, taps_of(plan), total, false, &w, &bias);
-        if (rc < 0)
-            return rc;
-        memcpy(data, w, (total + oc) * sizeof(float));
-        free(w);
-        return 0;
-    }
     memcpy(data, prep->numbers[1]->data, total * sizeof(float));
-    memset(data + total, 0, oc * sizeof(float));
-    if (prep->node->inputs_count > 2 && prep->numbers[2])
-        memcpy(data + total, prep->numbers[2]->data, oc * sizeof(float));
+    fold_bias(prep, oc, data + total);
+    /* Runs of one output channel: the taps of one input channel. */
+    size_t run = taps_of(plan), in_group = oc / (size_t)c->group;
+    size_t group_runs = total / run / (size_t)c->group;
+    for (size_t i = 0; prep->affine && i < total / run; i++) {
+        double scale = prep->scale[i % in_group + i / group_runs * in_group];
+        for (size_t j = i * run; j < (i + 1) * run; j++)
+            data[j] = (float)((double)data[j] * scale);
+    }
     return 0;
 }
 

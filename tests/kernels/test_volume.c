@@ -88,7 +88,9 @@ static void run_conv(const struct kn_conv3 *v, const struct conv_case *t, bool w
     struct guarded workspace = guarded_new(plan.workspace_bytes);
     struct guarded scratch = guarded_new(plan.scratch_bytes);
 
-    kn_conv3_pack(&plan, t->w.data, with_bias ? t->bias.data : NULL, packed.data, scratch.data);
+    const struct kn_conv_weights weights = {
+        .w = t->w.data, .bias = with_bias ? t->bias.data : NULL, .rows = plan.conv.plane.oc};
+    kn_conv3_pack(&plan, &weights, packed.data, scratch.data);
     kn_conv3_run(&plan, packed.data, t->x.data, v->plane.residual ? t->residual.data : NULL, y,
                  workspace.data, check_pool(threads));
     guarded_free(&packed, t->text);
