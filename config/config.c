@@ -24,6 +24,9 @@ static schema_read read_address, read_http, read_dims, read_pipeline, read_neigh
 static const struct schema_word when_full_words[] = {
     {"block", CONFIG_BLOCK}, {"drop-oldest", CONFIG_DROP_OLDEST}, {NULL, 0}};
 
+static const struct schema_word bad_values_words[] = {
+    {"ignore", CONFIG_IGNORE}, {"report", CONFIG_REPORT}, {"refuse", CONFIG_REFUSE}, {NULL, 0}};
+
 static const struct schema_key keys[] = {
     {.name = "node",
      .read = schema_read_name,
@@ -83,6 +86,11 @@ static const struct schema_key keys[] = {
      .offset = offsetof(struct config, when_full),
      .words = when_full_words,
      .fallback = "block"},
+    {.name = "bad_values",
+     .read = schema_read_word,
+     .offset = offsetof(struct config, bad_values),
+     .words = bad_values_words,
+     .fallback = "report"},
     {.name = "max_payload",
      .read = schema_read_bytes,
      .offset = offsetof(struct config, max_payload),

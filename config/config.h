@@ -23,6 +23,13 @@ enum config_when_full {
     CONFIG_DROP_OLDEST, /* the oldest that nobody works on yet is given up for it */
 };
 
+/* What becomes of a frame whose tensors come with NaN or infinity. */
+enum config_bad_values {
+    CONFIG_IGNORE, /* nobody looks */
+    CONFIG_REPORT, /* it is counted and said in the log */
+    CONFIG_REFUSE, /* it is refused as well */
+};
+
 /* One line of `pipeline:`. */
 struct config_stage {
     char *node;
@@ -56,6 +63,7 @@ struct config {
     bool insecure;         /* listen off loopback without a key */
     int workers;           /* frames computed side by side; default: cores / threads */
     int threads;           /* cores per frame; default 1 */
+    int bad_values;        /* enum config_bad_values */
     int when_full;         /* enum config_when_full: of sessions that do not ask for either */
     int queue;             /* frames a device holds per upstream; default 4 + workers */
     uint32_t max_payload;  /* bytes; default 64 MiB */

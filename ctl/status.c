@@ -171,6 +171,13 @@ static void print_overdue(const Convoy__Status *status) {
                    status->stages[i]->compute_ms);
 }
 
+static void print_suspect(const Convoy__Status *status) {
+    for (size_t i = 0; i < status->n_stages; i++)
+        if (status->stages[i]->frames_suspect > 0)
+            printf("%s: %llu frames came with NaN or infinity; its log says from where\n",
+                   status->stages[i]->node, (unsigned long long)status->stages[i]->frames_suspect);
+}
+
 /* Of clients that asked for the newest frames rather than for all. */
 static void print_dropped(const Convoy__Status *status) {
     for (size_t i = 0; i < status->n_stages; i++)
@@ -205,6 +212,7 @@ static int print_text(const Convoy__Status *status, struct err *err) {
     print_throttled(status);
     print_overdue(status);
     print_dropped(status);
+    print_suspect(status);
     for (size_t i = 0; i < status->n_decisions; i++)
         printf("%s%s\n", i ? "           " : "decisions: ", status->decisions[i]);
     return json_flush(stdout, err);

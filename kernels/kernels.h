@@ -541,6 +541,15 @@ struct kn_roi_align {
 void kn_roi_align(const struct kn_roi_align *align, const float *x, const float *rois,
                   const int64_t *batches, float *y, struct kn_threads *threads);
 
+/* The smallest and the largest of count floats that are finite (min > max: there is none), and how
+ * many are NaN or infinite. x is read to its end only. */
+struct kn_range {
+    float min, max;
+    size_t odd;
+};
+void kn_find_range(const float *x, size_t count, struct kn_range *ret_range);
+void kn_find_range_ref(const float *x, size_t count, struct kn_range *ret_range);
+
 /* Once per process, before any other call: settles the CPU's instruction sets and keeps the GEMM
  * library to one thread of its own. Safe to call again. */
 void kn_init(void);

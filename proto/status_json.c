@@ -116,6 +116,7 @@ static json_t *stage_json(const Convoy__StageStatus *s) {
     set_integer(o, "frames_retried", s->frames_retried);
     set_integer(o, "frames_refused", s->frames_refused);
     set_integer(o, "frames_dropped", s->frames_dropped);
+    set_integer(o, "frames_suspect", s->frames_suspect);
     set_integer(o, "overdue_ms", s->overdue_ms);
     set_integer(o, "uptime_ms", s->uptime_ms);
     set_integer(o, "uptime_plan_ms", s->uptime_plan_ms);

@@ -149,6 +149,7 @@ void status_own(struct device *device, Convoy__StageStatus *stage, char *state, 
     stage->frames_retried = flow->stats.frames_retried;
     stage->frames_refused = flow->stats.frames_refused;
     stage->frames_dropped = flow->stats.frames_dropped;
+    stage->frames_suspect = flow->stats.frames_suspect;
     stage->queued =
         (uint32_t)(flow->counts[FRAME_QUEUED] + flow->counts[FRAME_RETRYING] + at_workers);
     stage->queue_limit = (uint32_t)device->config->queue;

@@ -204,15 +204,19 @@ static void cannot_answer(struct device *device, struct frame *frame) {
         conn_close(peer_conn(peer), "out of memory");
 }
 
-/* At most a few lines a second about refused frames; the counters know them all. */
-static void log_refusal(struct device *device, const Convoy__Refusal *refusal, const char *peer) {
-    struct flow *flow = &device->flow;
+/* At most a few lines a second about frames; the counters know them all. */
+static bool may_log(struct flow *flow) {
     uint64_t second = device_now_us() / 1000000;
     if (second != flow->log_second) {
         flow->log_second = second;
         flow->log_count = 0;
     }
-    if (flow->log_count++ < LOGS_PER_SECOND)
+    return flow->log_count++ < LOGS_PER_SECOND;
+}
+
+static void log_refusal(struct device *device, const Convoy__Refusal *refusal, const char *peer) {
+    struct flow *flow = &device->flow;
+    if (may_log(flow))
         log_warning("refused frame %016" PRIx64 "/%" PRIu64 " of %s: %s: %s%s", refusal->session,
                     refusal->sequence, peer, message_code_name(refusal->code), refusal->text,
                     flow->log_count == LOGS_PER_SECOND ? " (and more)" : "");
@@ -666,6 +670,7 @@ static void start(struct device *device, struct frame *frame) {
     }
     set_state(flow, frame, FRAME_COMPUTING);
     frame->refs++;
+    frame->job.bad_values = device->config->bad_values;
     flow->jobs++;
     workers_submit(device->workers, frame);
 }
@@ -735,6 +740,21 @@ void flow_tick(struct device *device, uint64_t now_us) {
     flow->overdue_logged = is_overdue;
 }
 
+/* Whoever sent it computes wrongly, or is made to. */
+static void note_suspect(struct device *device, const struct frame *frame) {
+    device->flow.stats.frames_suspect++;
+    if (may_log(&device->flow))
+        log_warning("frame %016" PRIx64 "/%" PRIu64 " of %s: %s", frame->session, frame->sequence,
+                    origin_name(frame->origin), frame->job.why);
+}
+
+/* Why a worker has no result. */
+static Convoy__Code code_of(int rc) {
+    return rc == -EINVAL    ? CONVOY__CODE__CODE_WRONG_TENSORS
+           : rc == -EBADMSG ? CONVOY__CODE__CODE_BAD_VALUES
+                            : CONVOY__CODE__CODE_INTERNAL;
+}
+
 void flow_computed(void *arg, struct frame *frame) {
     struct device *device = arg;
     struct flow *flow = &device->flow;
@@ -745,12 +765,12 @@ void flow_computed(void *arg, struct frame *frame) {
             flow_dispatch(device);
         return;
     }
-    count_computed(&flow->stats, frame->held, frame->job.compute_us);
+    if (frame->job.is_suspect)
+        note_suspect(device, frame);
+    if (frame->job.rc != -EBADMSG)
+        count_computed(&flow->stats, frame->held, frame->job.compute_us);
     if (frame->job.rc < 0) {
-        refuse(device, frame,
-               frame->job.rc == -EINVAL ? CONVOY__CODE__CODE_WRONG_TENSORS
-                                        : CONVOY__CODE__CODE_INTERNAL,
-               false, frame->job.err.text);
+        refuse(device, frame, code_of(frame->job.rc), false, frame->job.err.text);
     } else if (held_is_last(frame->held)) {
         answer_result(device, frame);
     } else if (!held_is_ready(frame->held)) {

@@ -15,7 +15,7 @@ struct device;
 
 /* What this device has done; shown by status. */
 struct flow_stats {
-    uint64_t frames_in, frames_out, frames_retried, frames_refused, frames_dropped;
+    uint64_t frames_in, frames_out, frames_retried, frames_refused, frames_dropped, frames_suspect;
     double compute_us;                         /* per frame, smoothed; of one plan */
     const void *computed_under;                /* that plan, to tell it from others only */
     uint64_t second;                           /* the newest of the next */

@@ -73,8 +73,11 @@ struct frame {
     enum frame_state state;
     bool holds_slot;       /* counts in origin->window */
     bool answer_is_result; /* else a refusal */
-    struct {               /* written by the worker, between the queues */
+    struct {               /* the worker's, between the queues */
         struct frame *next;
+        int bad_values;  /* enum config_bad_values; set by the loop */
+        bool is_suspect; /* an input holds NaN or infinity; why says which */
+        char why[160];
         int rc;
         uint64_t compute_us;
         struct err err;

@@ -10,11 +10,13 @@
 #include "daemon/data/worker.h"
 
 #include "daemon/control/held.h"
+#include "model/values.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -68,11 +70,31 @@ static struct frame *queue_pop(struct queue *queue) {
     return frame;
 }
 
+/* Looks at the numbers that a frame has come with. */
+static void inspect(struct frame *frame) {
+    for (size_t i = 0; i < frame->inputs_count && !frame->job.is_suspect; i++) {
+        struct values values;
+        values_scan(&frame->inputs[i], &values);
+        if (values.odd == 0)
+            continue;
+        frame->job.is_suspect = true;
+        snprintf(frame->job.why, sizeof(frame->job.why),
+                 "the tensor %.80s holds NaN or infinity (%zu times)", frame->held->inputs[i].name,
+                 values.odd);
+    }
+}
+
 static void compute(struct frame *frame, size_t index) {
     uint64_t start_ns = uv_hrtime();
     frame->job.err.text[0] = '\0';
-    frame->job.rc =
-        exec_run(frame->held->execs[index], frame->inputs, frame->outputs, &frame->job.err);
+    frame->job.is_suspect = false;
+    if (frame->job.bad_values != CONFIG_IGNORE)
+        inspect(frame);
+    if (frame->job.is_suspect && frame->job.bad_values == CONFIG_REFUSE)
+        frame->job.rc = err_set(&frame->job.err, -EBADMSG, "%s", frame->job.why);
+    else
+        frame->job.rc =
+            exec_run(frame->held->execs[index], frame->inputs, frame->outputs, &frame->job.err);
     frame->job.compute_us = (uv_hrtime() - start_ns) / 1000;
 }
 

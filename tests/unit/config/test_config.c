@@ -268,14 +268,16 @@ static void unknown_key_is_refused_with_the_nearest(void **state) {
         {"max-payload: 1\n", "f.yaml:1:1: unknown key 'max-payload' (did you mean 'max_payload'?)"},
         {"colour: red\n",
          "f.yaml:1:1: unknown key 'colour'; the file may have: node, listen, http, key, insecure, "
-         "model, dims, workers, threads, queue, when_full, max_payload, max_clients, "
-         "max_sessions, limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, "
+         "model, dims, workers, threads, queue, when_full, bad_values, max_payload, "
+         "max_clients, max_sessions, limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, "
+         "state, cache, "
          "memory, deploy, pipeline, neighbours, "
          "raw_input_stays"},
         {"\"a\\e[31m\": 1\n",
          "f.yaml:1:1: unknown key 'a?[31m'; the file may have: node, listen, http, key, insecure, "
-         "model, dims, workers, threads, queue, when_full, max_payload, max_clients, "
-         "max_sessions, limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, state, cache, "
+         "model, dims, workers, threads, queue, when_full, bad_values, max_payload, "
+         "max_clients, max_sessions, limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, "
+         "state, cache, "
          "memory, deploy, pipeline, neighbours, "
          "raw_input_stays"},
         {"model: m\npipeline:\n  - node: a\n    adress: 1:1\n",
