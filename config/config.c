@@ -665,6 +665,29 @@ static int choose_state(const char *node, char **ret_state) {
     return rc < 0 ? -ENOMEM : 0;
 }
 
+/* Where others can connect, they must have the key. */
+static int check_reach(const struct config *config, const char *address, const char *where,
+                       struct err *err) {
+    if (config->key || config->insecure || config_address_is_loopback(address))
+        return 0;
+    return err_set(err, -EINVAL,
+                   "%s: other machines can reach this address, and there is no key. Make one "
+                   "with `convoyctl keygen`, copy it to every device and name it with 'key:'; "
+                   "or say 'insecure: true' on a network that you trust; or listen on "
+                   "127.0.0.1",
+                   where);
+}
+
+int config_check_pipeline(const struct config *config, struct err *err) {
+    char where[512];
+    int rc = 0;
+    for (size_t i = 0; i < config->pipeline_count && rc == 0; i++) {
+        const char *chosen = choose_listen(config, (int)i, NULL, where, sizeof(where));
+        rc = check_reach(config, chosen, where, err);
+    }
+    return rc;
+}
+
 int config_override(struct config *config, const char *node, const char *listen, struct err *err) {
     char host[CONFIG_NAME_MAX + 1], port[PORT_SIZE], where[512] = "";
     char *new_node = NULL, *new_listen = NULL, *new_state = NULL;
@@ -676,13 +699,9 @@ int config_override(struct config *config, const char *node, const char *listen,
         return err_prefix(err, rc, "--listen");
     int stage = find_stage(config, node ? node : config->node);
     const char *chosen = choose_listen(config, stage, listen, where, sizeof(where));
-    if (!config->key && !config->insecure && !config_address_is_loopback(chosen))
-        return err_set(err, -EINVAL,
-                       "%s: other machines can reach this address, and there is no key. Make one "
-                       "with `convoyctl keygen`, copy it to every device and name it with 'key:'; "
-                       "or say 'insecure: true' on a network that you trust; or listen on "
-                       "127.0.0.1",
-                       where);
+    rc = check_reach(config, chosen, where, err);
+    if (rc < 0)
+        return rc;
     new_node = strdup(node ? node : config->node);
     new_listen = strdup(chosen);
     if (!new_node || !new_listen || (!config->state && choose_state(new_node, &new_state) < 0)) {

@@ -104,6 +104,10 @@ int config_copy_for_model(const struct config *config, struct config **ret_confi
  */
 int config_override(struct config *config, const char *node, const char *listen, struct err *err);
 
+/* Whether config_override() would refuse the address where one of the pipeline's devices would
+ * listen, for lack of a key. To be called before it. 0 or -EINVAL with its sentence. */
+int config_check_pipeline(const struct config *config, struct err *err);
+
 /* The table of the keys that a configuration may have, or of those of a stage or a neighbour; for
  * tests of the documents. Static. */
 struct schema_key;

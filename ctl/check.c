@@ -278,7 +278,9 @@ static int run_check(const struct command *command, int argc, char **argv, struc
     rc = config_load(argv[first], &config, err);
     if (rc != 0)
         return rc;
-    rc = config_override(config, options.node, NULL, err);
+    rc = options.node ? 0 : config_check_pipeline(config, err);
+    if (rc == 0)
+        rc = config_override(config, options.node, NULL, err);
     if (rc == 0)
         rc = check_config(config, options.json, err);
     config_free(config);
@@ -297,7 +299,9 @@ const struct command command_check = {
     .summary = "Says what each device of a configuration would run, or what is wrong with it",
     .details =
         "Every stage is prepared as its device would prepare it, one after the other, so that "
-        "the memory shown\nis measured. Exit code 1 when a daemon would refuse the file.",
+        "the memory shown\nis measured. Exit code 1 when a daemon would refuse the file: with "
+        "--node the "
+        "daemon of that name,\nelse that of any device of the pipeline.",
     .options = option_rows,
     .run = run_check,
 };

@@ -156,6 +156,10 @@ void device_adopt(struct device *device, struct held *held) {
         log_plan(held, "held");
     } else {
         planset_retire(&device->plans);
+        if (device->config->pipeline_count > 0)
+            log_warning("`pipeline:` has no stage for this device, which is called \"%s\": its "
+                        "name is the host's, `node:` or --node",
+                        device->config->node);
         log_info("%s is in no pipeline of its own: %s", device->config->node,
                  device->plans.retired ? "idle" : "its plan is one that it was handed");
     }

@@ -196,7 +196,10 @@ int tls_keys_save(const char *path, const struct tls_keys *keys, int owner, int 
     if (rc < 0 || !replace)
         unlink(temporary);
     if (rc == -EEXIST)
-        return err_set(err, rc, "%s: there is a file already", path);
+        return err_set(err, rc,
+                       "%s: there is a file already; --add puts a second key into it, for a "
+                       "change of keys",
+                       path);
     return rc < 0 ? err_set(err, rc, "%s: %s", path, strerror(-rc)) : 0;
 }
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -726,6 +727,34 @@ static void a_part_beyond_the_limits_is_refused_before_it_is_sent(void **state) 
     }
 }
 
+/* A file system of its own for what pi-b keeps: only root can make one. */
+static void a_part_for_which_the_disk_has_no_room_is_refused_until_it_has(void **state) {
+    struct bench bench;
+    char path[256];
+    (void)state;
+    set_bench(&bench, "");
+    snprintf(path, sizeof(path), "%s/state-pi-b", bench.line.folder);
+    mkdir(path, 0700);
+    if (mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, "size=4096k") < 0) {
+        clear_bench(&bench);
+        skip();
+    }
+    send_prepare(&bench);
+    const Convoy__Prepared *prepared = wait_prepared(&bench);
+    Convoy__Code refused = prepared->code;
+    bool is_named = strstr(prepared->text, "do not fit the disk") != NULL;
+    int grown = mount("tmpfs", path, "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, "size=8192k");
+    send_prepare(&bench);
+    Convoy__Code accepted = serve(&bench)->code;
+    daemons_kill(&bench.line, 1);
+    umount2(path, MNT_DETACH);
+    assert_int_equal(refused, CONVOY__CODE__CODE_NO_SPACE);
+    assert_true(is_named);
+    assert_int_equal(grown, 0);
+    assert_int_equal(accepted, CONVOY__CODE__CODE_OK);
+    clear_bench(&bench);
+}
+
 static void a_plan_that_contradicts_itself_is_refused(void **state) {
     struct bench bench;
     struct prepare good;
@@ -1171,6 +1200,7 @@ int main(void) {
         cmocka_unit_test(a_part_that_is_not_what_it_should_be_is_refused_and_asked_for_anew),
         cmocka_unit_test(a_part_that_is_no_stage_of_the_plan_is_refused),
         cmocka_unit_test(a_part_beyond_the_limits_is_refused_before_it_is_sent),
+        cmocka_unit_test(a_part_for_which_the_disk_has_no_room_is_refused_until_it_has),
         cmocka_unit_test(a_plan_that_contradicts_itself_is_refused),
         cmocka_unit_test(a_piece_that_was_not_asked_for_ends_the_connection),
         cmocka_unit_test(only_an_ingress_may_hand_out_plans),

@@ -33,7 +33,7 @@ class Key(harness.Case):
             text = file.read()
         again = self.ctl("keygen", self.key)
         self.assertEqual(again.returncode, 1)
-        self.assertIn("there is a file already", again.stderr)
+        self.assertIn("there is a file already; --add", again.stderr)
         with open(self.key, encoding="ascii") as file:
             self.assertEqual(file.read(), text)
         self.assertEqual(len(os.listdir(self.folder)), 1)  # nothing is left beside it

@@ -174,6 +174,27 @@ static void check_names_the_line_of_a_wrong_layer(void **state) {
     assert_non_null(strstr(err.text, "Relu_x"));
 }
 
+/* Whichever machine it is run on. */
+static void check_finds_a_device_that_would_listen_without_a_key(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    char cwd[256];
+    const char *path = path_of(f, "open.yaml");
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_non_null(getcwd(cwd, sizeof(cwd)));
+    fprintf(file,
+            "model: %s/%s\npipeline:\n  - {node: a, address: 127.0.0.1:1, until: 7}\n"
+            "  - {node: b, address: 10.0.0.12:7433}\n",
+            cwd, MODEL);
+    fclose(file);
+    assert_int_equal(run(f, &command_check, &err, path, NULL), -EINVAL);
+    assert_non_null(strstr(err.text, "10.0.0.12:7433"));
+    assert_non_null(strstr(err.text, "there is no key"));
+    assert_int_equal(run(f, &command_check, &err, "--node", "b", path, NULL), -EINVAL);
+    assert_int_equal(run(f, &command_check, &err, "--node", "a", path, NULL), 0);
+}
+
 /* Reads a file of at most size bytes; returns how many. */
 static size_t read_file(const char *path, void *buf, size_t size) {
     FILE *file = fopen(path, "rb");
@@ -499,6 +520,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(inspect_describes_every_layer_and_cut, set_up, tear_down),
         cmocka_unit_test_setup_teardown(check_gives_each_device_its_share, set_up, tear_down),
         cmocka_unit_test_setup_teardown(check_names_the_line_of_a_wrong_layer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(check_finds_a_device_that_would_listen_without_a_key,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(parts_compute_what_the_whole_does, set_up, tear_down),
         cmocka_unit_test_setup_teardown(split_refuses_cuts_out_of_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(run_reports_a_bad_picture_and_goes_on, set_up, tear_down),
