@@ -1,8 +1,9 @@
-/* 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3), or F(2x2, 3x3) for small planes: tiles
- * of 4x4 or 2x2 outputs. Weights are transformed and packed at load, 4 or 1.8 times as many numbers
- * as before. Then, for a block of tiles: every input plane's tiles are transformed into strips, one
- * matrix [ic][tiles] for each of the 36 or 16 points; each is multiplied with its weights, some
- * output channels at a time; these channels' products are transformed back while they are in cache.
+/* 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3), or F(2x2, 3x3) for small planes, and 5x5
+ * by F(2x2, 5x5): tiles of 4x4 or 2x2 outputs. Weights are transformed and packed at load, 4, 1.8
+ * or 1.4 times as many numbers as before. Then, for a block of tiles: every input plane's tiles are
+ * transformed into strips, one matrix [ic][tiles] for each of the 36 or 16 points; each is
+ * multiplied with its weights, some output channels at a time; these channels' products are
+ * transformed back while they are in cache.
  *
  * Usually each thread does blocks of its own. Where there are few, all threads transform the input
  * of one together and then share its output channels. The same sums either way.
@@ -14,7 +15,7 @@
 #include "conv_internal.h"
 #include "packed.h"
 
-#define INPUTS_MAX  (KN_WINOGRAD_TILE_MAX + 2)
+#define INPUTS_MAX  KN_WINOGRAD_INPUTS_MAX
 #define ROWS        32 /* output channels whose products are in scratch at once */
 #define ROWS_SHARED 16
 #define CHANNELS    4             /* input channels of one shared task */
@@ -30,15 +31,15 @@
 #define OUTPUTS_MOST   4096
 
 static bool winograd_fits(const struct kn_conv *conv) {
-    return conv->kh == 3 && conv->kw == 3 && conv->stride_h == 1 && conv->stride_w == 1 &&
-           conv->dil_h == 1 && conv->dil_w == 1 && conv->group == 1 && conv->ic >= CHANNELS_LEAST &&
-           conv->ic <= CHANNELS_MOST && conv->oc >= CHANNELS_LEAST && conv->oh >= OUTPUTS_LEAST &&
-           conv->ow >= OUTPUTS_LEAST && conv->ow <= OUTPUTS_MOST;
+    return (conv->kh == 3 || conv->kh == 5) && conv->kw == conv->kh && conv->stride_h == 1 &&
+           conv->stride_w == 1 && conv->dil_h == 1 && conv->dil_w == 1 && conv->group == 1 &&
+           conv->ic >= CHANNELS_LEAST && conv->ic <= CHANNELS_MOST && conv->oc >= CHANNELS_LEAST &&
+           conv->oh >= OUTPUTS_LEAST && conv->ow >= OUTPUTS_LEAST && conv->ow <= OUTPUTS_MOST;
 }
 
 /* Sizes in floats. */
 struct layout {
-    int tile, points;
+    int tile, points, kernel;
     ptrdiff_t across, tiles; /* of a plane */
     ptrdiff_t width;         /* of a strip */
     ptrdiff_t block;         /* tiles of a block: whole strips; the last has what is left */
@@ -56,9 +57,10 @@ static struct layout layout_of(const struct kn_conv_plan *plan) {
     const struct kn_conv *conv = &plan->conv;
     const struct kn_simd *simd = plan->simd;
     bool few = kn_ceil_div(conv->oh, 2) * kn_ceil_div(conv->ow, 2) <= TILES_FEW;
-    int tile = few ? 2 : 4;
+    int tile = few || conv->kh == 5 ? 2 : 4, inputs = tile + conv->kh - 1;
     struct layout l = {.tile = tile,
-                       .points = (tile + 2) * (tile + 2),
+                       .points = inputs * inputs,
+                       .kernel = conv->kh,
                        .across = kn_ceil_div(conv->ow, tile),
                        .width = simd->strip_cols};
 
@@ -79,7 +81,7 @@ static struct layout layout_of(const struct kn_conv_plan *plan) {
     l.m = (size_t)(l.points * l.m_point) + KN_TAIL / sizeof(float);
     /* A block may begin and end within a row of tiles. */
     ptrdiff_t down = kn_min(kn_ceil_div(l.room - 1, l.across) + 1, kn_ceil_div(conv->oh, tile));
-    l.rows = (size_t)((tile * down + 2 + 1) * l.pitch);
+    l.rows = (size_t)((tile * down + l.kernel) * l.pitch);
     l.bias = kn_round_up((size_t)conv->oc, KN_ALIGN / sizeof(float));
     return l;
 }
@@ -105,26 +107,27 @@ static int winograd_size(struct kn_conv_plan *plan) {
  */
 
 struct transform {
-    int inputs;
-    double g[INPUTS_MAX][3];
+    int inputs, kernel;
+    double g[INPUTS_MAX][KN_WINOGRAD_KERNEL_MAX];
 };
 
-/* Infinity comes last. F(2x2)'s first row has the other sign, on both sides. */
-static struct transform weights_transform(int tile) {
+/* Infinity comes last. F(2x2, 3x3)'s first row has the other sign, on both sides. */
+static struct transform weights_transform(int tile, int kernel) {
     const double a = KN_WINOGRAD_A, b = KN_WINOGRAD_B, a2 = a * a, b2 = b * b;
     const double points[2][INPUTS_MAX - 1] = {{0.0, 1.0, -1.0}, {0.0, a, -a, b, -b}};
     const double distances[2][INPUTS_MAX - 1] = {
         {1.0, 2.0, 2.0},
         {a2 * b2, 2 * a2 * (a2 - b2), 2 * a2 * (a2 - b2), 2 * b2 * (b2 - a2), 2 * b2 * (b2 - a2)}};
-    struct transform t = {.inputs = tile + 2};
+    struct transform t = {.inputs = tile + kernel - 1, .kernel = kernel};
 
-    for (int i = 0; i < tile + 1; i++) {
-        double point = points[tile == 4][i], distance = distances[tile == 4][i];
-        t.g[i][0] = 1.0 / distance;
-        t.g[i][1] = point / distance;
-        t.g[i][2] = point * point / distance;
+    for (int i = 0; i < t.inputs - 1; i++) {
+        double point = points[t.inputs == 6][i], power = 1.0 / distances[t.inputs == 6][i];
+        for (int k = 0; k < kernel; k++) {
+            t.g[i][k] = power;
+            power *= point;
+        }
     }
-    t.g[tile + 1][2] = 1.0;
+    t.g[t.inputs - 1][kernel - 1] = 1.0;
     return t;
 }
 
@@ -132,12 +135,13 @@ static void winograd_pack(const struct kn_conv_plan *plan, const struct kn_conv_
                           void *packed) {
     const struct kn_simd *simd = plan->simd;
     struct layout l = layout_of(plan);
-    struct transform t = weights_transform(l.tile);
+    struct transform t = weights_transform(l.tile, l.kernel);
     const struct kn_rows all = {.w = weights->w,
                                 .scale = weights->scale,
                                 .count = weights->rows,
-                                .depth = (ptrdiff_t)plan->conv.ic * 9};
-    struct kn_winograd_weights to = {.g = t.g, .inputs = t.inputs, .point_stride = l.w_point};
+                                .depth = (ptrdiff_t)plan->conv.ic * l.kernel * l.kernel};
+    struct kn_winograd_weights to = {
+        .g = t.g, .kernel = t.kernel, .inputs = t.inputs, .point_stride = l.w_point};
 
     kn_conv_pack_bias(plan, weights, l.bias, packed);
     for (ptrdiff_t r = 0; r < all.count; r += simd->panel_rows) {
@@ -169,6 +173,7 @@ static struct kn_winograd tiles_of(const struct winograd_job *job, int block) {
     ptrdiff_t index = block % l->blocks, first = index * l->block;
 
     return (struct kn_winograd){.tile = l->tile,
+                                .kernel = l->kernel,
                                 .ih = conv->ih,
                                 .iw = conv->iw,
                                 .oh = conv->oh,

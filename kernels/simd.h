@@ -86,27 +86,30 @@ struct kn_slide_sum {
     float bias, low, high;
 };
 
-/* Winograd's F(2x2, 3x3) and F(4x4, 3x3): a tile of `tile` x `tile` outputs is made of two more
- * rows and columns of input, by 16 products instead of 36, or 36 instead of 144. The points are 0,
- * +-1 and infinity, or 0, +-3/4, +-3/2 and infinity, which halve the error of the usual 0, +-1,
- * +-2. */
-#define KN_WINOGRAD_TILE_MAX 4
-#define KN_WINOGRAD_A        0.75
-#define KN_WINOGRAD_B        1.5
+/* Winograd's F(2x2, 3x3), F(4x4, 3x3) and F(2x2, 5x5): a tile of `tile` x `tile` outputs is made of
+ * kernel - 1 more rows and columns of input, by 16 products instead of 36, 36 instead of 144, or 36
+ * instead of 100. The points are 0, +-1 and infinity, or 0, +-3/4, +-3/2 and infinity, which halve
+ * the error of the usual 0, +-1, +-2. */
+#define KN_WINOGRAD_TILE_MAX   4
+#define KN_WINOGRAD_KERNEL_MAX 5
+#define KN_WINOGRAD_INPUTS_MAX 6 /* rows and columns of a tile's input: tile + kernel - 1 */
+#define KN_WINOGRAD_A          0.75
+#define KN_WINOGRAD_B          1.5
 
 /* Where a panel's transformed weights go, [ic][panel_rows] for each point: G w G^T, row i of G
  * being g[i]. */
 struct kn_winograd_weights {
-    const double (*g)[3];
-    int inputs; /* rows of G */
+    const double (*g)[KN_WINOGRAD_KERNEL_MAX];
+    int kernel, inputs; /* columns and rows of G */
     float *panel;
     ptrdiff_t point_stride;
 };
-#define KN_WINOGRAD_POINTS_MAX ((KN_WINOGRAD_TILE_MAX + 2) * (KN_WINOGRAD_TILE_MAX + 2))
+#define KN_WINOGRAD_POINTS_MAX (KN_WINOGRAD_INPUTS_MAX * KN_WINOGRAD_INPUTS_MAX)
 
 /* The tiles [first, first + count) of a plane, row by row of tiles, `across` in each. */
 struct kn_winograd {
-    int tile; /* 2 or 4 */
+    int tile;   /* 2 or 4 */
+    int kernel; /* 3, or 5 with tiles of 2 */
     int ih, iw, oh, ow, pad_top, pad_left;
     ptrdiff_t across, first, count;
 };
@@ -198,7 +201,7 @@ struct kn_simd {
     void (*slide_max)(const struct kn_slide_band *band);
     void (*slide_max_narrow)(const struct kn_slide_band *band);
 
-    /* One panel of 3x3 kernels, up to panel_rows rows of them. */
+    /* One panel of 3x3 or 5x5 kernels, up to panel_rows rows of them. */
     void (*winograd_pack)(const struct kn_rows *rows, const struct kn_winograd_weights *to);
     /* _narrow: half as many lanes; better where fewer tiles lie side by side. */
     void (*winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);

@@ -5,7 +5,7 @@
 #include "functions.h"
 
 #define QUAD     4 /* rows and columns that are transposed at once */
-#define TAPS     9
+#define TAPS_MAX (KN_WINOGRAD_KERNEL_MAX * KN_WINOGRAD_KERNEL_MAX)
 #define CHANNELS 8 /* of a panel that are transformed before they go where they belong */
 
 typedef float quad __attribute__((vector_size(QUAD * sizeof(float))));
@@ -56,49 +56,56 @@ void KN_SIMD(kn_pack_panel)(const struct kn_rows *rows, ptrdiff_t height, float 
 }
 
 /* Channel c's kernels, a lane of ret[tap] for each row. */
-INLINED void load_kernels(const struct kn_rows *rows, ptrdiff_t c, rows_double *ret) {
-    double lanes[TAPS][TILE_ROWS] = {{0}};
-    float kernel[TAPS];
+INLINED void load_kernels(const struct kn_rows *rows, const int taps, ptrdiff_t c,
+                          rows_double *ret) {
+    double lanes[TAPS_MAX][TILE_ROWS] = {{0}};
+    float kernel[TAPS_MAX];
 
     for (ptrdiff_t r = 0; r < TILE_ROWS && r < rows->count; r++) {
         memcpy(kernel,
-               (const char *)rows->w + (r * rows->depth + c * TAPS) * (ptrdiff_t)sizeof(float),
-               sizeof(kernel));
-        for (int i = 0; i < TAPS; i++) {
+               (const char *)rows->w + (r * rows->depth + c * taps) * (ptrdiff_t)sizeof(float),
+               (size_t)taps * sizeof(float));
+        for (int i = 0; i < taps; i++) {
             double w = (double)kernel[i];
             lanes[i][r] = rows->scale ? (double)(float)(w * rows->scale[r]) : w;
         }
     }
-    memcpy(ret, lanes, sizeof(lanes));
+    memcpy(ret, lanes, (size_t)taps * sizeof(*ret));
 }
 
 /* G w G^T of a lane's kernel, ret[point]. */
-INLINED void transform_kernels(const struct kn_winograd_weights *to, const rows_double *w,
-                               rows_float *ret) {
-    const double(*g)[3] = to->g;
-
+INLINED void transform_kernels(const struct kn_winograd_weights *to, const int kernel,
+                               const rows_double *w, rows_float *ret) {
     for (int i = 0; i < to->inputs; i++) {
-        rows_double half[3];
-        for (int k = 0; k < 3; k++)
-            half[k] = g[i][0] * w[k] + g[i][1] * w[3 + k] + g[i][2] * w[6 + k];
-        for (int j = 0; j < to->inputs; j++)
-            *ret++ = __builtin_convertvector(
-                half[0] * g[j][0] + half[1] * g[j][1] + half[2] * g[j][2], rows_float);
+        rows_double half[KN_WINOGRAD_KERNEL_MAX];
+        for (int k = 0; k < kernel; k++) {
+            half[k] = to->g[i][0] * w[k];
+            for (int r = 1; r < kernel; r++)
+                half[k] += to->g[i][r] * w[r * kernel + k];
+        }
+        for (int j = 0; j < to->inputs; j++) {
+            rows_double sum = half[0] * to->g[j][0];
+            for (int k = 1; k < kernel; k++)
+                sum += half[k] * to->g[j][k];
+            *ret++ = __builtin_convertvector(sum, rows_float);
+        }
     }
 }
 
 /* Points lie far apart, often by a power of two: some channels of each at a time keep them from
  * driving each other out of the cache. */
-void KN_SIMD(kn_winograd_pack)(const struct kn_rows *rows, const struct kn_winograd_weights *to) {
+INLINED void pack_kernels(const struct kn_rows *rows, const struct kn_winograd_weights *to,
+                          const int kernel) {
     rows_float points[CHANNELS][KN_WINOGRAD_POINTS_MAX];
-    ptrdiff_t channels = rows->depth / TAPS;
+    const int taps = kernel * kernel;
+    ptrdiff_t channels = rows->depth / taps;
 
     for (ptrdiff_t c = 0, n; c < channels; c += n) {
         n = kn_min(CHANNELS, channels - c);
         for (ptrdiff_t i = 0; i < n; i++) {
-            rows_double w[TAPS];
-            load_kernels(rows, c + i, w);
-            transform_kernels(to, w, points[i]);
+            rows_double w[TAPS_MAX];
+            load_kernels(rows, taps, c + i, w);
+            transform_kernels(to, kernel, w, points[i]);
         }
         for (int p = 0; p < to->inputs * to->inputs; p++) {
             float *at = to->panel + p * to->point_stride + c * TILE_ROWS;
@@ -106,4 +113,11 @@ void KN_SIMD(kn_winograd_pack)(const struct kn_rows *rows, const struct kn_winog
                 memcpy(at + i * TILE_ROWS, &points[i][p], sizeof(points[i][p]));
         }
     }
+}
+
+void KN_SIMD(kn_winograd_pack)(const struct kn_rows *rows, const struct kn_winograd_weights *to) {
+    if (to->kernel == 5)
+        pack_kernels(rows, to, 5);
+    else
+        pack_kernels(rows, to, 3);
 }

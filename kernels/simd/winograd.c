@@ -1,5 +1,6 @@
-/* Transforms of Winograd's F(4x4, 3x3) and F(2x2, 3x3), for as many tiles of one row of tiles as a
- * vector has lanes.
+/* Transforms of Winograd's F(4x4, 3x3), F(2x2, 3x3) and F(2x2, 5x5), for as many tiles of one row
+ * of tiles as a vector has lanes. What becomes of an input depends on the number of points alone,
+ * so F(4x4, 3x3) and F(2x2, 5x5) share it; they differ in where tiles begin and end.
  *
  * Input: a tile's rows are transformed down the columns first, where they lie; then every fourth
  * (or second) element is gathered into a vector each (lane t is tile t), and the rows are
@@ -11,7 +12,7 @@
 #include "functions.h"
 
 #define TILE_MAX   KN_WINOGRAD_TILE_MAX
-#define INPUTS_MAX (TILE_MAX + 2) /* rows and columns of a tile's input */
+#define INPUTS_MAX KN_WINOGRAD_INPUTS_MAX
 
 #define A  ((float)KN_WINOGRAD_A)
 #define B  ((float)KN_WINOGRAD_B)
@@ -19,8 +20,8 @@
 #define B2 (B * B)
 
 /* One column (or row) of input: each output is a polynomial without all the points but one. */
-INLINED void transform_in(const int tile, const vf *x, vf *ret) {
-    if (tile == 2) {
+INLINED void transform_in(const int inputs, const vf *x, vf *ret) {
+    if (inputs == 4) {
         ret[0] = x[0] - x[2];
         ret[1] = x[2] + x[1];
         ret[2] = x[2] - x[1];
@@ -38,10 +39,10 @@ INLINED void transform_in(const int tile, const vf *x, vf *ret) {
 }
 
 /* Output i is the sum of the products times their points to the power of i. */
-INLINED void transform_out(const int tile, const vf *m, vf *ret) {
+INLINED void transform_out(const int tile, const int inputs, const vf *m, vf *ret) {
     vf even_a = m[1] + m[2], odd_a = m[1] - m[2];
 
-    if (tile == 2) {
+    if (inputs == 4) {
         ret[0] = m[0] + even_a;
         ret[1] = odd_a + m[3];
         return;
@@ -49,18 +50,26 @@ INLINED void transform_out(const int tile, const vf *m, vf *ret) {
     vf even_b = m[3] + m[4], odd_b = m[3] - m[4];
     ret[0] = m[0] + even_a + even_b;
     ret[1] = vf_fma(vf_set(B), odd_b, odd_a * vf_set(A));
+    if (tile == 2) {
+        ret[1] += m[5];
+        return;
+    }
     ret[2] = vf_fma(vf_set(B2), even_b, even_a * vf_set(A2));
     ret[3] = vf_fma(vf_set(B2 * B), odd_b, vf_fma(vf_set(A2 * A), odd_a, m[5]));
 }
 
 /* Input columns of tiles from a row that begins with the first one's: ret[j] has the
  * j-th input of every tile. */
-INLINED void gather_columns(const int tile, const vf *row, vf *ret) {
+INLINED void gather_columns(const int tile, const int inputs, const vf *row, vf *ret) {
     if (tile == 2) {
         ret[0] = vf_even(row[0], row[1]);
         ret[1] = vf_odd(row[0], row[1]);
         ret[2] = vf_next(ret[0], row[2], 0);
         ret[3] = vf_next(ret[1], row[2], 1);
+        if (inputs == 6) {
+            ret[4] = vf_next(ret[2], row[2], 2);
+            ret[5] = vf_next(ret[3], row[2], 3);
+        }
         return;
     }
     vf even_1 = vf_even(row[0], row[1]), even_2 = vf_even(row[2], row[3]);
@@ -107,23 +116,22 @@ static void pad_row(const struct kn_winograd *tiles, const float *x, ptrdiff_t i
 
 /* VF_LANES tiles whose input begins at rows. The first n are wanted, and there may be room for
  * more. */
-INLINED void tiles_in(const int tile, const float *rows, ptrdiff_t pitch, float *v,
-                      ptrdiff_t point_stride, ptrdiff_t n, bool whole) {
-    const int inputs = tile + 2;
+INLINED void tiles_in(const int tile, const int inputs, const float *rows, ptrdiff_t pitch,
+                      float *v, ptrdiff_t point_stride, ptrdiff_t n, bool whole) {
     vf down[INPUTS_MAX][TILE_MAX + 1];
 
     for (int c = 0; c < tile + 1; c++) {
         vf x[INPUTS_MAX], y[INPUTS_MAX];
         for (int r = 0; r < inputs; r++)
             x[r] = vf_load(rows + r * pitch + c * VF_LANES);
-        transform_in(tile, x, y);
+        transform_in(inputs, x, y);
         for (int r = 0; r < inputs; r++)
             down[r][c] = y[r];
     }
     for (int r = 0; r < inputs; r++, v += inputs * point_stride) {
         vf x[INPUTS_MAX], y[INPUTS_MAX];
-        gather_columns(tile, down[r], x);
-        transform_in(tile, x, y);
+        gather_columns(tile, inputs, down[r], x);
+        transform_in(inputs, x, y);
         for (int c = 0; c < inputs; c++)
             if (whole)
                 vf_store(v + c * point_stride, y[c]);
@@ -132,7 +140,7 @@ INLINED void tiles_in(const int tile, const float *rows, ptrdiff_t pitch, float 
     }
 }
 
-INLINED void all_tiles_in(const int tile, const struct kn_winograd *tiles,
+INLINED void all_tiles_in(const int tile, const int inputs, const struct kn_winograd *tiles,
                           const struct kn_winograd_in *in) {
     ptrdiff_t end = tiles->first + tiles->count, first_row = tiles->first / tiles->across;
 
@@ -143,23 +151,26 @@ INLINED void all_tiles_in(const int tile, const struct kn_winograd *tiles,
                    kn_min(in->width - at % in->width, end - t));
         float *v = in->v + at / in->width * in->strip_stride + at % in->width;
         if (at % in->width + VF_LANES <= in->width)
-            tiles_in(tile, rows, in->pitch, v, in->point_stride, n, true);
+            tiles_in(tile, inputs, rows, in->pitch, v, in->point_stride, n, true);
         else
-            tiles_in(tile, rows, in->pitch, v, in->point_stride, n, false);
+            tiles_in(tile, inputs, rows, in->pitch, v, in->point_stride, n, false);
     }
 }
 
 void KN_SIMD(kn_winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in) {
     ptrdiff_t first = tiles->first / tiles->across * tiles->tile;
-    ptrdiff_t last = ((tiles->first + tiles->count - 1) / tiles->across + 1) * tiles->tile + 2;
+    ptrdiff_t last = (tiles->first + tiles->count - 1) / tiles->across + 1,
+              more = tiles->kernel - 1;
 
-    for (ptrdiff_t r = first; r < last; r++)
+    for (ptrdiff_t r = first; r < last * tiles->tile + more; r++)
         pad_row(tiles, in->x, r - tiles->pad_top, in->rows + (r - first) * in->pitch,
-                tiles->tile * tiles->across + 2);
-    if (tiles->tile == 2)
-        all_tiles_in(2, tiles, in);
+                tiles->tile * tiles->across + more);
+    if (tiles->kernel == 5)
+        all_tiles_in(2, 6, tiles, in);
+    else if (tiles->tile == 2)
+        all_tiles_in(2, 4, tiles, in);
     else
-        all_tiles_in(4, tiles, in);
+        all_tiles_in(4, 6, tiles, in);
 }
 
 INLINED void finish(const struct kn_winograd_out *out, vf sum, ptrdiff_t at, ptrdiff_t n) {
@@ -176,43 +187,44 @@ INLINED void finish(const struct kn_winograd_out *out, vf sum, ptrdiff_t at, ptr
 }
 
 /* VF_LANES tiles: rows x cols outputs of theirs lie in the plane, from `at` on. */
-INLINED void tiles_out(const int tile, const struct kn_winograd_out *out, const float *m,
-                       ptrdiff_t at, ptrdiff_t ow, ptrdiff_t rows, ptrdiff_t cols) {
-    const int inputs = tile + 2;
+INLINED void tiles_out(const int tile, const int inputs, const struct kn_winograd_out *out,
+                       const float *m, ptrdiff_t at, ptrdiff_t ow, ptrdiff_t rows, ptrdiff_t cols) {
     vf down[TILE_MAX][INPUTS_MAX];
 
     for (int c = 0; c < inputs; c++) {
         vf x[INPUTS_MAX], y[TILE_MAX];
         for (int r = 0; r < inputs; r++)
             x[r] = vf_load(m + (r * inputs + c) * out->point_stride);
-        transform_out(tile, x, y);
+        transform_out(tile, inputs, x, y);
         for (int r = 0; r < tile; r++)
             down[r][c] = y[r];
     }
     for (int r = 0; r < tile && r < rows; r++, at += ow) {
         vf y[TILE_MAX], line[TILE_MAX];
-        transform_out(tile, down[r], y);
+        transform_out(tile, inputs, down[r], y);
         spread_columns(tile, y, line);
         for (int v = 0; v < tile && v * VF_LANES < cols; v++)
             finish(out, line[v], at + v * VF_LANES, cols - v * VF_LANES);
     }
 }
 
-INLINED void all_tiles_out(const int tile, const struct kn_winograd *tiles,
+INLINED void all_tiles_out(const int tile, const int inputs, const struct kn_winograd *tiles,
                            const struct kn_winograd_out *out) {
     ptrdiff_t end = tiles->first + tiles->count;
 
     for (ptrdiff_t t = tiles->first, n; t < end; t += n) {
         ptrdiff_t oy = t / tiles->across * tile, tx = t % tiles->across, ox = tx * tile;
         n = kn_min(kn_min(VF_LANES, tiles->across - tx), end - t);
-        tiles_out(tile, out, out->m + (t - tiles->first), oy * tiles->ow + ox, tiles->ow,
+        tiles_out(tile, inputs, out, out->m + (t - tiles->first), oy * tiles->ow + ox, tiles->ow,
                   tiles->oh - oy, kn_min(n * tile, tiles->ow - ox));
     }
 }
 
 void KN_SIMD(kn_winograd_out)(const struct kn_winograd *tiles, const struct kn_winograd_out *out) {
-    if (tiles->tile == 2)
-        all_tiles_out(2, tiles, out);
+    if (tiles->kernel == 5)
+        all_tiles_out(2, 6, tiles, out);
+    else if (tiles->tile == 2)
+        all_tiles_out(2, 4, tiles, out);
     else
-        all_tiles_out(4, tiles, out);
+        all_tiles_out(4, 6, tiles, out);
 }

@@ -323,15 +323,15 @@ static void windows_as_large_as_the_picture_agree_with_the_reference(void **stat
 
 /* Several strips, several blocks of output channels, edges that are no multiple of anything. */
 /* Planes and channels of the size that Winograd's algorithm is chosen for. */
-static void random_3x3_convolutions_agree_with_the_reference(void **state) {
+static void random_3x3_and_5x5_convolutions_agree_with_the_reference(void **state) {
     struct rng rng = {.state = 6};
     struct kn_conv_plan plan;
-    int winograd = 0;
+    int winograd[2] = {0};
 
     (void)state;
-    for (int i = 0; i < 120; i++) {
+    for (int i = 0; i < 180; i++) {
         struct kn_conv c = random_conv(&rng);
-        c.kh = c.kw = 3;
+        c.kh = c.kw = i % 3 == 0 ? 5 : 3;
         c.stride_h = c.stride_w = c.dil_h = c.dil_w = c.group = 1;
         c.ic = rng_int(&rng, 1, 40);
         c.oc = rng_int(&rng, 10, 40);
@@ -340,10 +340,10 @@ static void random_3x3_convolutions_agree_with_the_reference(void **state) {
         c.oh = c.ih + rng_int(&rng, -1, 2);
         c.ow = c.iw + rng_int(&rng, -1, 2);
         assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
-        winograd += strcmp(kn_conv_algo_name(&plan), "winograd") == 0;
+        winograd[c.kh == 5] += strcmp(kn_conv_algo_name(&plan), "winograd") == 0;
         check_conv(&rng, &c);
     }
-    assert_true(winograd > 40);
+    assert_true(winograd[0] > 40 && winograd[1] > 20);
 }
 
 /* 49 tiles of 2x2, 49 and 100 of 4x4: one or two strips, and a little more. */
@@ -633,7 +633,7 @@ int main(void) {
         cmocka_unit_test(random_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_depthwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_pointwise_convolutions_agree_with_the_reference),
-        cmocka_unit_test(random_3x3_convolutions_agree_with_the_reference),
+        cmocka_unit_test(random_3x3_and_5x5_convolutions_agree_with_the_reference),
         cmocka_unit_test(windows_as_large_as_the_picture_agree_with_the_reference),
         cmocka_unit_test(tiles_that_nearly_fill_strips_agree_with_the_reference),
         cmocka_unit_test(large_convolutions_agree_with_the_reference),
