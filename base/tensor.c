@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static const struct {
     enum dtype dtype;
@@ -87,13 +88,30 @@ const char *tensor_desc_format(const struct tensor_desc *desc, char *buf, size_t
     return buf;
 }
 
-void *tensor_buffer_new(size_t bytes) {
+#define HUGE_PAGE ((size_t)2 << 20) /* of most machines; a hint where it is another size */
+
+static void *new_aligned(size_t bytes, size_t align) {
     size_t total;
     void *data;
     if (__builtin_add_overflow(bytes, (size_t)TENSOR_ALIGN, &total) ||
-        posix_memalign(&data, TENSOR_ALIGN, total) != 0)
+        posix_memalign(&data, align, total) != 0)
         return NULL;
     memset((char *)data + bytes, 0, TENSOR_ALIGN);
+    return data;
+}
+
+void *tensor_buffer_new(size_t bytes) {
+    return new_aligned(bytes, TENSOR_ALIGN);
+}
+
+void *tensor_buffer_new_lasting(size_t bytes) {
+    if (bytes < HUGE_PAGE)
+        return new_aligned(bytes, TENSOR_ALIGN);
+    void *data = new_aligned(bytes, HUGE_PAGE);
+#ifdef MADV_HUGEPAGE
+    if (data) /* whole ones only; a kernel without them does as it did before */
+        madvise(data, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
     return data;
 }
 

@@ -68,6 +68,10 @@ const char *tensor_desc_format(const struct tensor_desc *desc, char *buf, size_t
 /* 64-byte aligned memory for bytes of tensor data plus TENSOR_ALIGN bytes of readable tail; not
  * zeroed, except the tail. NULL when there is no memory. Freed with tensor_buffer_free(). */
 void *tensor_buffer_new(size_t bytes);
+
+/* As tensor_buffer_new(), for memory that will be written to its end and stays: where it is large,
+ * the kernel is asked for huge pages, which cost less to get and to read. */
+void *tensor_buffer_new_lasting(size_t bytes);
 void tensor_buffer_free(void *data);
 
 #endif

@@ -64,7 +64,7 @@ static int copy_constants(const struct model *model, const struct layer *layer,
         prepared->constants[i].desc = numbers[i]->desc;
         if (!is_direct(layer, prep, i))
             continue;
-        prepared->constants[i].data = tensor_buffer_new(numbers[i]->bytes);
+        prepared->constants[i].data = tensor_buffer_new_lasting(numbers[i]->bytes);
         if (!prepared->constants[i].data)
             return -ENOMEM;
         graph_copy_constant(model->graph, numbers[i], prepared->constants[i].data);
@@ -78,7 +78,7 @@ static int make_room(const struct model *model, const struct layer *layer, struc
                      struct prepared *prepared, double **ret_scale, struct err *err) {
     if (prep->bytes == 0)
         return 0;
-    prepared->packed = tensor_buffer_new(prep->bytes);
+    prepared->packed = tensor_buffer_new_lasting(prep->bytes);
     if (!prepared->packed)
         return -ENOMEM;
     prep->data = prepared->packed;

@@ -149,8 +149,24 @@ static void buffers_are_aligned_and_readable_behind_their_end(void **state) {
     tensor_buffer_free(NULL);
 }
 
+static void lasting_buffers_are_as_good_at_every_size(void **state) {
+    static const size_t sizes[] = {0, 1, 4097, (2U << 20U) - 1, 2U << 20U, (5U << 20U) + 3};
+    (void)state;
+    for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+        unsigned char *data = tensor_buffer_new_lasting(sizes[s]);
+        assert_non_null(data);
+        assert_int_equal((uintptr_t)data % TENSOR_ALIGN, 0);
+        memset(data, 1, sizes[s]);
+        for (size_t i = 0; i < TENSOR_ALIGN; i++)
+            assert_int_equal(data[sizes[s] + i], 0);
+        tensor_buffer_free(data);
+    }
+}
+
 static void a_buffer_that_cannot_be_is_not_made(void **state) {
     (void)state;
+    assert_null(tensor_buffer_new_lasting(SIZE_MAX));
+    assert_null(tensor_buffer_new_lasting(SIZE_MAX - TENSOR_ALIGN));
     assert_null(tensor_buffer_new(SIZE_MAX));
     assert_null(tensor_buffer_new(SIZE_MAX - TENSOR_ALIGN + 1));
 }
@@ -165,6 +181,7 @@ int main(void) {
         cmocka_unit_test(descriptions_are_written_for_people),
         cmocka_unit_test(a_description_that_is_too_long_is_cut),
         cmocka_unit_test(buffers_are_aligned_and_readable_behind_their_end),
+        cmocka_unit_test(lasting_buffers_are_as_good_at_every_size),
         cmocka_unit_test(a_buffer_that_cannot_be_is_not_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
