@@ -23,7 +23,8 @@ enum config_when_full {
     CONFIG_DROP_OLDEST, /* the oldest that nobody works on yet is given up for it */
 };
 
-/* What becomes of a frame whose tensors come with NaN or infinity. */
+/* What becomes of a frame whose tensors come with NaN, infinity, or numbers beyond the calibration.
+ */
 enum config_bad_values {
     CONFIG_IGNORE, /* nobody looks */
     CONFIG_REPORT, /* it is counted and said in the log */

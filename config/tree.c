@@ -472,5 +472,6 @@ int tree_error(const struct tree *tree, const struct tree_node *node, struct err
     va_start(args, fmt);
     vsnprintf(sentence, sizeof(sentence), fmt, args);
     va_end(args);
-    return err_set(err, -EINVAL, "%s:%d:%d: %s", tree->name, node->line, node->column, sentence);
+    return err_set(err, -EINVAL, "%s:%d:%d: %s", tree->name, node ? node->line : 1,
+                   node ? node->column : 1, sentence);
 }

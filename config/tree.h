@@ -56,7 +56,7 @@ bool tree_is_null(const struct tree_node *node);
  * "a list", "a map", "nothing". Written into buf, which is returned. */
 const char *tree_show(const struct tree_node *node, char *buf, size_t size);
 
-/* Sets "FILE:LINE:COLUMN: sentence" and returns -EINVAL. */
+/* Sets "FILE:LINE:COLUMN: sentence" and returns -EINVAL. node NULL: an empty file's, 1:1. */
 int tree_error(const struct tree *tree, const struct tree_node *node, struct err *err,
                const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 

@@ -40,5 +40,6 @@ extern const struct command command_keygen;
 extern const struct command command_profile;
 extern const struct command command_plan;
 extern const struct command command_apply;
+extern const struct command command_calibrate;
 
 #endif

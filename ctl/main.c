@@ -10,9 +10,9 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &command_inspect, &command_run,     &command_infer, &command_bench,
-    &command_status,  &command_check,   &command_split, &command_ops,
-    &command_keygen,  &command_profile, &command_plan,  &command_apply,
+    &command_inspect, &command_run,   &command_infer,     &command_bench,  &command_status,
+    &command_check,   &command_split, &command_ops,       &command_keygen, &command_profile,
+    &command_plan,    &command_apply, &command_calibrate,
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

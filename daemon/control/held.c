@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,7 @@ void held_unref(struct held *held) {
     stage_unref(held->stage);
     model_unref(held->model);
     plan_free(held->plan);
+    free(held->ranges);
     free(held);
 }
 
@@ -170,6 +172,23 @@ static int hash_inputs(struct held *held) {
     return rc;
 }
 
+/* What is plausible for the inputs; where nothing was seen, everything is. */
+static int find_ranges(const struct ranges *ranges, struct held *held) {
+    if (!ranges)
+        return 0;
+    held->ranges = calloc(held->inputs_count + 1, sizeof(*held->ranges));
+    if (!held->ranges)
+        return -ENOMEM;
+    for (size_t i = 0; i < held->inputs_count; i++) {
+        const struct ranges_entry *entry = ranges_find(ranges, held->inputs[i].name);
+        struct held_range *range = &held->ranges[i];
+        *range = (struct held_range){-INFINITY, INFINITY};
+        if (entry)
+            ranges_widen(entry, &range->min, &range->max);
+    }
+    return 0;
+}
+
 /* What a message with tensors has at most as payload; they have been checked. */
 static size_t payload_bytes(const struct tensor_desc *descs, size_t count) {
     size_t total = 0, bytes;
@@ -253,6 +272,8 @@ static int make_stage(const struct held_order *order, struct held *held, struct 
     held->result_bytes = order->result_bytes ? order->result_bytes : payload_bytes(results, count);
     rc = hash_inputs(held);
     if (rc == 0)
+        rc = find_ranges(order->ranges, held);
+    if (rc == 0)
         rc = lay_out_outputs(held);
     if (rc < 0)
         return err_set(err, rc, "%s: out of memory", order->where);
@@ -293,6 +314,26 @@ int held_build_order(const struct held_order *order, struct held **ret_held, str
     return 0;
 }
 
+/* The ranges beside config's model, where somebody looks at them. */
+static int load_ranges(const struct config *config, const struct model *model,
+                       struct ranges **ret_ranges, struct err *err) {
+    char hex[SHA256_HEX];
+    *ret_ranges = NULL;
+    if (config->bad_values == CONFIG_IGNORE)
+        return 0;
+    int rc = ranges_load(config->model, ret_ranges, err);
+    if (rc == 0 && *ret_ranges &&
+        strcmp((*ret_ranges)->model, sha256_format(model_digest(model), hex)) != 0) {
+        ranges_free(*ret_ranges);
+        *ret_ranges = NULL;
+        rc = err_set(err, -ESTALE,
+                     "the ranges beside %s were seen with another model: run convoyctl calibrate "
+                     "again, or remove them",
+                     config->model);
+    }
+    return rc;
+}
+
 static bool is_known(const uint8_t *id, const uint8_t (*known)[SHA256_SIZE], size_t count) {
     for (size_t i = 0; i < count; i++)
         if (memcmp(id, known[i], SHA256_SIZE) == 0)
@@ -309,6 +350,7 @@ int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE],
                      .max_payload = config->max_payload,
                      .memory = config->memory ? config->memory : UINT64_MAX},
     };
+    struct ranges *ranges = NULL;
     struct held *held = NULL;
     int rc;
     if (config_find_stage(config) < 0) {
@@ -317,9 +359,12 @@ int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE],
     }
     rc = held_open_model(config, &order.model, err);
     if (rc == 0)
+        rc = load_ranges(config, order.model, &ranges, err);
+    if (rc == 0)
         rc = make_plan(config, order.model, &order.plan, err);
     if (rc < 0)
         goto done;
+    order.ranges = ranges;
     order.index = (size_t)plan_find_node(order.plan, config->node);
     order.model_name = basename(config->model);
     if (!is_known(order.plan->id, known, known_count))
@@ -327,6 +372,7 @@ int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE],
     else if (!(held = held_new_known(order.plan, order.index)))
         rc = err_set(err, -ENOMEM, "out of memory");
 done:
+    ranges_free(ranges);
     model_unref(order.model);
     if (rc < 0)
         plan_free(order.plan);

@@ -6,6 +6,7 @@
 
 #include "base/tensor.h"
 #include "config/config.h"
+#include "config/ranges.h"
 #include "model/model.h"
 #include "plan/plan.h"
 
@@ -13,6 +14,11 @@
 
 struct link;
 struct peer;
+
+/* Between what numbers an input's are plausible. */
+struct held_range {
+    float min, max; /* what was seen, and half as much again on either side */
+};
 
 struct held {
     uint8_t id[SHA256_SIZE];
@@ -29,6 +35,7 @@ struct held {
     size_t execs_count;
     const struct tensor_desc *inputs, *outputs; /* the stage's */
     size_t inputs_count, outputs_count;
+    struct held_range *ranges;      /* of each input; NULL: none is known */
     uint8_t inputs_id[SHA256_SIZE]; /* over names, types and shapes: equal inputs, equal ids */
     size_t *output_offsets;         /* of each computed output in a frame's output buffer */
     size_t output_bytes;            /* that buffer's size; 0 when all outputs pass through */
@@ -64,8 +71,9 @@ struct held_order {
     struct model *model; /* a reference for held is taken */
     size_t base;         /* as held.base */
     size_t result_bytes; /* payload of a result, where the model has no layers behind this stage */
-    const char *model_name; /* for people; copied */
-    const char *where;      /* in front of sentences: a path; borrowed */
+    const struct ranges *ranges; /* of the model's tensors, or NULL; borrowed */
+    const char *model_name;      /* for people; copied */
+    const char *where;           /* in front of sentences: a path; borrowed */
     bool is_deployed;
     struct held_settings settings;
 };

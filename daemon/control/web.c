@@ -129,7 +129,7 @@ static void add_numbers(struct metrics *metrics, const Convoy__Status *status) {
          own->in_flight},
         {"convoy_compute_seconds", "gauge", "Computing time of one frame, smoothed.",
          own->compute_ms / 1000},
-        {"convoy_frames_suspect_total", "counter", "Frames that came with NaN or infinity.",
+        {"convoy_frames_suspect_total", "counter", "Frames that came with NaN, infinity or numbers beyond the calibration.",
          (double)own->frames_suspect},
         {"convoy_frame_overdue_seconds", "gauge",
          "How long a frame has been computed that takes many times the usual; 0: none does.",

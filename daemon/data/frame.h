@@ -76,8 +76,8 @@ struct frame {
     struct {               /* the worker's, between the queues */
         struct frame *next;
         int bad_values;  /* enum config_bad_values; set by the loop */
-        bool is_suspect; /* an input holds NaN or infinity; why says which */
-        char why[160];
+        bool is_suspect; /* an input has numbers that cannot be right; why says which */
+        char why[224];
         int rc;
         uint64_t compute_us;
         struct err err;

@@ -70,18 +70,28 @@ static struct frame *queue_pop(struct queue *queue) {
     return frame;
 }
 
-/* Looks at the numbers that a frame has come with. */
+/* Whether an input has numbers that nobody computes who computes rightly; why says which. */
+static bool is_suspect(const struct held *held, const struct tensor *input, size_t index, char *why,
+                       size_t size) {
+    const struct held_range *range = held->ranges ? &held->ranges[index] : NULL;
+    const char *name = held->inputs[index].name;
+    struct values values;
+    values_scan(input, &values);
+    if (values.odd > 0)
+        snprintf(why, size, "the tensor %.80s holds NaN or infinity (%zu times)", name, values.odd);
+    else if (range && values.min <= values.max &&
+             (values.min < range->min || values.max > range->max))
+        snprintf(why, size, "the tensor %.80s reaches from %g to %g; %g to %g are plausible", name,
+                 (double)values.min, (double)values.max, (double)range->min, (double)range->max);
+    else
+        return false;
+    return true;
+}
+
 static void inspect(struct frame *frame) {
-    for (size_t i = 0; i < frame->inputs_count && !frame->job.is_suspect; i++) {
-        struct values values;
-        values_scan(&frame->inputs[i], &values);
-        if (values.odd == 0)
-            continue;
-        frame->job.is_suspect = true;
-        snprintf(frame->job.why, sizeof(frame->job.why),
-                 "the tensor %.80s holds NaN or infinity (%zu times)", frame->held->inputs[i].name,
-                 values.odd);
-    }
+    for (size_t i = 0; i < frame->inputs_count && !frame->job.is_suspect; i++)
+        frame->job.is_suspect =
+            is_suspect(frame->held, &frame->inputs[i], i, frame->job.why, sizeof(frame->job.why));
 }
 
 static void compute(struct frame *frame, size_t index) {

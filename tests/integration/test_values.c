@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -148,11 +149,94 @@ static void what_the_device_before_sends_is_refused_where_that_is_told(void **st
     daemons_fini(&line);
 }
 
+static const char *digest_text(char hex[SHA256_HEX]) {
+    return sha256_format(model_digest(oracle.model), hex);
+}
+
+/* Beside the only model that the test may write to: a copy of it. */
+static void put_ranges(const struct daemons *line, const char *digest) {
+    char path[256];
+    snprintf(path, sizeof(path), "%s/model.ranges.yaml", line->folder);
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    fprintf(file, "model: %s\nframes: 10\ntensors:\n", digest);
+    size_t count;
+    const struct tensor_desc *descs = model_cut(oracle.model, CUT + 1, &count);
+    fprintf(file, "  '%s': [-1, 3]\n", descs[0].name);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void copy_model(const struct daemons *line, char *path, size_t size) {
+    char buffer[4096];
+    size_t bytes;
+    snprintf(path, size, "%s/model.onnx", line->folder);
+    FILE *from = fopen(MODEL, "re"), *to = fopen(path, "we");
+    assert_true(from && to);
+    while ((bytes = fread(buffer, 1, sizeof(buffer), from)) > 0)
+        assert_int_equal(fwrite(buffer, 1, bytes, to), bytes);
+    fclose(from);
+    assert_int_equal(fclose(to), 0);
+}
+
+static void what_is_beyond_the_calibration_is_refused_where_that_is_told(void **state) {
+    struct client client, before;
+    struct daemons line;
+    uint8_t id[SHA256_SIZE];
+    size_t count;
+    char model[256], hex[SHA256_HEX];
+    const struct tensor_desc *descs = model_cut(oracle.model, CUT + 1, &count);
+    (void)state;
+    daemons_init(&line, 2, MODEL);
+    copy_model(&line, model, sizeof(model));
+    put_ranges(&line, digest_text(hex));
+    line.model = model;
+    line.extra = "workers: 1\nbad_values: refuse\n";
+    daemons_configure_all(&line, (const char *const[]){oracle_layer(&oracle, CUT)});
+    daemons_start_all(&line);
+    connect_client(&client, &line);
+    memcpy(id, client_status(&client)->stages[1]->plan.data, SHA256_SIZE);
+    const ProtobufCBinaryData plan = {SHA256_SIZE, id};
+    client_init(&before, &oracle, line.all[1].port);
+    client_connect(&before, CONVOY__ROLE__ROLE_UPSTREAM);
+    client_wait_credit(&before);
+    static const float values[] = {5.0f, 5.1f, -3.0f, -3.1f, 0.0f}; /* -3 to 5 are plausible */
+    for (uint64_t i = 0; i < 5; i++) {
+        send_frame(&before, descs, &plan, i + 1, values[i]);
+        wait_answer(&before);
+    }
+
+    assert_int_equal(before.answered, 3);
+    assert_int_equal(before.refused, 2);
+    assert_int_equal(before.refusal, CONVOY__CODE__CODE_BAD_VALUES);
+    assert_true(daemons_logged(&line, 1, "reaches from 0 to 5.1; -3 to 5 are plausible"));
+    client_fini(&before);
+    client_fini(&client);
+    daemons_fini(&line);
+}
+
+static void ranges_of_another_model_are_refused(void **state) {
+    struct daemons line;
+    char model[256], yaml[512], out[2048], hex[SHA256_HEX];
+    (void)state;
+    daemons_init(&line, 1, MODEL);
+    copy_model(&line, model, sizeof(model));
+    digest_text(hex);
+    hex[0] = hex[0] == '0' ? '1' : '0';
+    put_ranges(&line, hex);
+    snprintf(yaml, sizeof(yaml),
+             "node: a\nmodel: %s\npipeline:\n  - {node: a, address: 127.0.0.1:1}\n", model);
+    assert_int_equal(daemons_run_once(&line, yaml, NULL, out, sizeof(out)), 1);
+    assert_non_null(strstr(out, "run convoyctl calibrate again"));
+    daemons_fini(&line);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_client_sends_is_reported_and_computed),
         cmocka_unit_test(nobody_looks_where_they_are_to_be_ignored),
         cmocka_unit_test(what_the_device_before_sends_is_refused_where_that_is_told),
+        cmocka_unit_test(what_is_beyond_the_calibration_is_refused_where_that_is_told),
+        cmocka_unit_test(ranges_of_another_model_are_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,7 +1,9 @@
 /* The commands as a whole, on the project's own networks. */
 #include "config/config.h"
+#include "config/ranges.h"
 #include "ctl/command.h"
 #include "ctl/npy.h"
+#include "model/model.h"
 
 #include "tests/lib/folder.h"
 #include "tests/lib/small_model.h"
@@ -221,14 +223,11 @@ static void find_file(const char *folder, char *buf, size_t size) {
     assert_int_equal(count, 1);
 }
 
-static void parts_compute_what_the_whole_does(void **state) {
-    struct fixture *f = *state;
-    struct err err;
+/* Pictures for MODEL, at in. */
+static void make_pictures(const char *in) {
     struct tensor_desc input = {.dtype = DTYPE_FLOAT, .rank = 4, .dims = {1, 1, 28, 28}};
     struct npy_writer *writer;
     float pixels[28 * 28];
-    char part[256], cut[512], a[2048], b[2048];
-    const char *in = path_of(f, "in.npy");
     for (int i = 0; i < 28 * 28; i++)
         pixels[i] = (float)(i % 251) / 250;
     assert_int_equal(npy_writer_new(in, &input, NPY_JOINED, &writer, NULL), 0);
@@ -236,6 +235,14 @@ static void parts_compute_what_the_whole_does(void **state) {
         assert_int_equal(npy_writer_add(writer, pixels, sizeof(pixels), NULL), 0);
     assert_int_equal(npy_writer_finish(writer, NULL), 0);
     npy_writer_free(writer);
+}
+
+static void parts_compute_what_the_whole_does(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    char part[256], cut[512], a[2048], b[2048];
+    const char *in = path_of(f, "in.npy");
+    make_pictures(in);
 
     const char *whole = path_of(f, "whole"), *parts = path_of(f, "parts");
     assert_int_equal(run(f, &command_run, &err, "-q", "-i", in, "-o", whole, MODEL, NULL), 0);
@@ -254,6 +261,32 @@ static void parts_compute_what_the_whole_does(void **state) {
     size_t size = read_file(part, a, sizeof(a));
     assert_int_equal(read_file(cut, b, sizeof(b)), size);
     assert_memory_equal(a, b, size);
+}
+
+/* Every tensor that crosses a cut has a range, in a file that daemons read. */
+static void calibrate_notes_the_range_of_every_tensor_that_travels(void **state) {
+    struct fixture *f = *state;
+    struct err err;
+    struct ranges *ranges = NULL;
+    char text[65536];
+    struct model *model;
+    const char *path = path_of(f, "m.ranges.yaml");
+    make_pictures(path_of(f, "in.npy"));
+    if (run(f, &command_calibrate, &err, "--out", path, "--tensor", path_of(f, "in.npy"), MODEL,
+            NULL) != 0)
+        fail_msg("%s", err.text);
+    size_t size = read_file(path, text, sizeof(text));
+    if (ranges_parse(text, size, path, &ranges, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(model_open(MODEL, NULL, &model, &err), 0);
+    for (size_t at = 1; at < model_layers_count(model); at++) {
+        size_t count;
+        const struct tensor_desc *descs = model_cut(model, at, &count);
+        for (size_t i = 0; i < count; i++)
+            assert_non_null(ranges_find(ranges, descs[i].name));
+    }
+    model_unref(model);
+    ranges_free(ranges);
 }
 
 static void split_refuses_cuts_out_of_order(void **state) {
@@ -523,6 +556,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(check_finds_a_device_that_would_listen_without_a_key,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(parts_compute_what_the_whole_does, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(calibrate_notes_the_range_of_every_tensor_that_travels,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(split_refuses_cuts_out_of_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(run_reports_a_bad_picture_and_goes_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bench_counts_its_frames, set_up, tear_down),
