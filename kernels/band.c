@@ -43,6 +43,8 @@ bool kn_band_init(struct kn_band *band, const struct kn_window *window) {
     return true;
 }
 
+#define LINE 16 /* floats that a cache brings at once */
+
 /* What kn_band_fill() calls is inlined into each of its versions. */
 #define INLINED static inline __attribute__((always_inline))
 
@@ -73,6 +75,9 @@ INLINED void copy_row(const struct kn_band *band, const struct span *span, const
     if (stride == 1)
         for (ptrdiff_t i = span->lo; i < span->hi; i++)
             to[i] = row[i];
+    else if (stride == 2)
+        for (ptrdiff_t i = span->lo; i < span->hi; i++)
+            to[i] = row[2 * i];
     else
         for (ptrdiff_t i = span->lo; i < span->hi; i++)
             to[i] = row[i * stride];
@@ -117,6 +122,12 @@ static inline __attribute__((always_inline)) void copy_phases(const struct kn_ba
     }
 }
 
+/* Asks for the next plane's row: it is read when this one has been filled in. */
+INLINED void look_ahead(const struct kn_window *w, const float *row) {
+    for (ptrdiff_t i = 0; i < w->iw; i += LINE)
+        __builtin_prefetch(row + w->ih * w->iw + i, 0, 2);
+}
+
 KN_CLONES void kn_band_fill(const struct kn_band *band, const float *x, ptrdiff_t oy,
                             ptrdiff_t rows, float fill, float *scratch) {
     const struct kn_window *w = &band->window;
@@ -130,6 +141,8 @@ KN_CLONES void kn_band_fill(const struct kn_band *band, const float *x, ptrdiff_
             float *to = scratch + (py * band->phases_w + px) * size;
             for (ptrdiff_t r = 0; r < rows + band->reach_h; r++, to += band->pitch) {
                 const float *row = iy >= 0 && iy < w->ih ? x + iy * w->iw : NULL;
+                if (row && w->far)
+                    look_ahead(w, row);
                 copy_phases(band, spans, pair, row, fill, size, to);
                 iy += w->stride_h;
             }

@@ -23,6 +23,7 @@ typedef float kn_vec __attribute__((vector_size(32), aligned(4), may_alias));
 struct kn_window {
     ptrdiff_t ih, iw, oh, ow;
     ptrdiff_t kh, kw, stride_h, stride_w, dil_h, dil_w, pad_top, pad_left;
+    bool far; /* the next plane is wanted next, and comes from beyond the second cache */
 };
 
 /* How scratch is laid out: [phases_h][phases_w][rows + reach_h][pitch] of input, then room for

@@ -58,6 +58,7 @@ static bool band_of(const struct kn_conv *conv, struct kn_band *ret_band) {
         .dil_w = conv->dil_w,
         .pad_top = conv->pad_top,
         .pad_left = conv->pad_left,
+        .far = (ptrdiff_t)conv->ic * conv->ih * conv->iw > KN_FAR_BYTES / (ptrdiff_t)sizeof(float),
     };
 
     return kn_band_init(ret_band, &window);

@@ -11,6 +11,9 @@
 #define KN_IVDEP
 #endif
 
+/* More than second caches hold: what is read from so much is worth asking for ahead. */
+#define KN_FAR_BYTES (1 << 20)
+
 /* Compiles a function of plain loops for AVX2 too and chooses at load. Contraction and
  * reassociation are off, so both versions give the same bits. Sanitizers do not get along with the
  * resolver. */

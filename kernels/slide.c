@@ -4,7 +4,6 @@
 #define ROWS_MIN   4           /* that are computed together */
 #define ALIGN      16          /* of pitches, in elements */
 #define NARROW     8           /* planes up to so many columns */
-#define FAR_BYTES  (1 << 20)   /* of planes that no second cache holds */
 
 static bool kernel_fits(const struct kn_slide *s, bool sums) {
     if (s->stride != 1 && s->stride != 2)
@@ -35,6 +34,6 @@ bool kn_slide_init(struct kn_slide *s, bool sums) {
     }
     s->bytes = kn_round_up((size_t)scratch_elements(s, s->rows) * sizeof(float), KN_ALIGN);
     s->narrow = s->ow <= NARROW && kn_simd()->lanes > NARROW;
-    s->far = s->planes * s->ih * s->iw > FAR_BYTES / (ptrdiff_t)sizeof(float);
+    s->far = s->planes * s->ih * s->iw > KN_FAR_BYTES / (ptrdiff_t)sizeof(float);
     return s->bytes <= KN_SLIDE_BYTES_MAX;
 }
