@@ -19,7 +19,8 @@
 #define PORT_SIZE      6 /* "65535" and a NUL */
 #define ADDRESS_MAX    (CONFIG_NAME_MAX + PORT_SIZE + 2)
 
-static schema_read read_address, read_http, read_dims, read_pipeline, read_neighbours;
+static schema_read read_address, read_http, read_dims, read_pipeline, read_replicas,
+    read_neighbours;
 
 static const struct schema_word when_full_words[] = {
     {"block", CONFIG_BLOCK}, {"drop-oldest", CONFIG_DROP_OLDEST}, {NULL, 0}};
@@ -167,26 +168,33 @@ static const struct schema_key keys[] = {
      .fallback = "false"},
 };
 
+/* A stage of `pipeline:` as it is written. */
+struct entry {
+    struct config_stage stage;     /* with node and address, or without both */
+    struct config_stage *replicas; /* node and address only; NULL: none */
+    size_t replicas_count;
+};
+
 static const struct schema_key stage_keys[] = {
     {.name = "node",
      .read = schema_read_name,
-     .offset = offsetof(struct config_stage, node),
+     .offset = offsetof(struct entry, stage.node),
      .min = 1,
-     .max = CONFIG_NAME_MAX,
-     .required = true},
+     .max = CONFIG_NAME_MAX},
     {.name = "address",
      .read = read_address,
-     .offset = offsetof(struct config_stage, address),
+     .offset = offsetof(struct entry, stage.address),
      .min = 1,
-     .max = 65535,
-     .required = true},
+     .max = 65535},
+    {.name = "replicas", .read = read_replicas},
     {.name = "until",
      .read = schema_read_text,
-     .offset = offsetof(struct config_stage, until),
+     .offset = offsetof(struct entry, stage.until),
      .min = 1,
      .max = CONFIG_LAYER_MAX},
 };
 
+/* Of a neighbour, and of a replica. */
 static const struct schema_key neighbour_keys[] = {
     {.name = "node",
      .read = schema_read_name,
@@ -334,38 +342,162 @@ static int read_dims(const struct schema_file *file, const struct schema_key *ke
     return schema_read_dims(file, key, value, &config->dims, &config->dims_count);
 }
 
-/* What must hold between the stages before number i and this one. */
-static int check_stage(const struct schema_file *file, const struct config *config, size_t i,
-                       const struct tree_node *map, bool is_last) {
-    const struct config_stage *stage = &config->pipeline[i];
-    const struct tree_node *until = tree_find(map, "until");
-    if (is_last && stage->until)
-        return tree_error(file->tree, until->next, file->err,
-                          "the last stage ('%s') runs to the end: remove its 'until'", stage->node);
-    if (!is_last && !stage->until)
-        return tree_error(file->tree, map, file->err,
-                          "stage %zu ('%s') has no 'until': name the last layer it runs, as "
-                          "'convoyctl inspect' prints it (only the last stage needs none)",
-                          i + 1, stage->node);
+/* Reads a list of devices into list, which has room for max of them; what names one in messages. */
+static int read_devices(const struct schema_file *file, const struct schema_key *key,
+                        const struct tree_node *value, const char *what, struct config_stage *list,
+                        size_t max, size_t *count) {
+    char each[64];
+    for (const struct tree_node *node = value->first; node; node = node->next) {
+        if (*count == max)
+            return tree_error(file->tree, node, file->err, "'%s' has more than %zu devices",
+                              key->name, max);
+        struct config_stage *device = &list[(*count)++];
+        snprintf(each, sizeof(each), "%s %zu of '%s'", what, *count, key->name);
+        device->line = node->line;
+        device->column = node->column;
+        int rc = schema_read_map(file, neighbour_keys, LENGTH(neighbour_keys), node, each, device);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int read_replicas(const struct schema_file *file, const struct schema_key *key,
+                         const struct tree_node *value, void *field) {
+    struct entry *entry = field;
+    if (value->kind != TREE_LIST)
+        return schema_mismatch(file, key, value,
+                               "a list of devices ('- {node: ..., address: ...}')");
+    entry->replicas = calloc(CONFIG_REPLICAS_MAX, sizeof(*entry->replicas));
+    if (!entry->replicas)
+        return schema_no_memory(file);
+    int rc = read_devices(file, key, value, "device", entry->replicas, CONFIG_REPLICAS_MAX,
+                          &entry->replicas_count);
+    if (rc == 0 && entry->replicas_count < 2)
+        rc = tree_error(file->tree, value, file->err,
+                        "'%s' lists the devices that share a stage, at least two: for one write "
+                        "its 'node' and 'address' in the stage itself",
+                        key->name);
+    return rc;
+}
+
+static void free_device(struct config_stage *device) {
+    free(device->node);
+    free(device->address);
+    free(device->until);
+}
+
+static void entry_fini(struct entry *entry) {
+    free_device(&entry->stage);
+    for (size_t i = 0; i < entry->replicas_count; i++)
+        free_device(&entry->replicas[i]);
+    free(entry->replicas);
+}
+
+/* Whether a stage has one device or several, and that the first has one. */
+static int check_devices(const struct schema_file *file, const struct entry *entry,
+                         const struct tree_node *map, size_t number) {
+    const struct tree_node *replicas = tree_find(map, "replicas");
+    const char *missing = !entry->stage.node ? "node" : "address";
+    if (!entry->replicas_count && (!entry->stage.node || !entry->stage.address))
+        return tree_error(file->tree, map, file->err, "stage %zu of 'pipeline' has no '%s'", number,
+                          missing);
+    if (entry->replicas_count && (entry->stage.node || entry->stage.address))
+        return tree_error(file->tree, replicas, file->err,
+                          "stage %zu has 'replicas' and a 'node' or 'address' of its own: write "
+                          "each device in 'replicas', and only there",
+                          number);
+    if (entry->replicas_count && number == 1)
+        return tree_error(file->tree, replicas, file->err,
+                          "the first stage cannot have 'replicas': clients connect to its device, "
+                          "which keeps each frame until it is answered");
+    return 0;
+}
+
+/* What must hold between the devices before number i and this one. */
+static int check_device(const struct schema_file *file, const struct config *config, size_t i,
+                        const struct tree_node *at) {
+    const struct config_stage *device = &config->pipeline[i];
     for (size_t j = 0; j < i; j++) {
         const struct config_stage *other = &config->pipeline[j];
-        if (strcmp(stage->node, other->node) == 0)
-            return tree_error(file->tree, map, file->err,
+        if (strcmp(device->node, other->node) == 0)
+            return tree_error(file->tree, at, file->err,
                               "node '%s' has a stage already (line %d): a device runs one stage",
-                              stage->node, other->line);
-        if (strcmp(stage->address, other->address) == 0)
-            return tree_error(file->tree, map, file->err,
-                              "address %s belongs to node '%s' already (line %d)", stage->address,
+                              device->node, other->line);
+        if (strcmp(device->address, other->address) == 0)
+            return tree_error(file->tree, at, file->err,
+                              "address %s belongs to node '%s' already (line %d)", device->address,
                               other->node, other->line);
     }
     return 0;
+}
+
+/* Moves a device of a stage to the end of the pipeline, which has room for it. */
+static int add_device(const struct schema_file *file, struct config *config,
+                      struct config_stage *device, const char *until, bool shares,
+                      const struct tree_node *at) {
+    size_t i = config->pipeline_count++;
+    config->pipeline[i] = *device;
+    config->pipeline[i].until = until ? strdup(until) : NULL;
+    config->pipeline[i].shares = shares;
+    *device = (struct config_stage){.node = NULL};
+    if (until && !config->pipeline[i].until)
+        return schema_no_memory(file);
+    return check_device(file, config, i, at);
+}
+
+/* Number `number` of the stages as it is written -> its devices. */
+static int add_stage(const struct schema_file *file, struct config *config, struct entry *entry,
+                     const struct tree_node *map, size_t number, bool is_last) {
+    const struct tree_node *until = tree_find(map, "until"), *replicas, *at;
+    const char *name = entry->replicas_count ? entry->replicas[0].node : entry->stage.node;
+    int rc = check_devices(file, entry, map, number);
+    if (rc < 0)
+        return rc;
+    if (is_last && entry->stage.until)
+        return tree_error(file->tree, until->next, file->err,
+                          "the last stage ('%s') runs to the end: remove its 'until'", name);
+    if (!is_last && !entry->stage.until)
+        return tree_error(file->tree, map, file->err,
+                          "stage %zu ('%s') has no 'until': name the last layer it runs, as "
+                          "'convoyctl inspect' prints it (only the last stage needs none)",
+                          number, name);
+    if (!entry->replicas_count) {
+        struct config_stage alone = entry->stage;
+        entry->stage.node = entry->stage.address = NULL;
+        alone.line = map->line;
+        alone.column = map->column;
+        return add_device(file, config, &alone, entry->stage.until, false, map);
+    }
+    replicas = tree_find(map, "replicas");
+    at = replicas->next->first;
+    for (size_t i = 0; i < entry->replicas_count && rc == 0; i++, at = at->next)
+        rc = add_device(file, config, &entry->replicas[i], entry->stage.until, i > 0, at);
+    return rc;
+}
+
+static size_t count_nodes(const struct tree_node *list) {
+    size_t count = 0;
+    for (const struct tree_node *node = list->first; node; node = node->next)
+        count++;
+    return count;
+}
+
+/* The replicas of all stages of a list, before anything of it is checked. */
+static size_t count_replicas(const struct tree_node *stages) {
+    size_t count = 0;
+    for (const struct tree_node *stage = stages->first; stage; stage = stage->next) {
+        const struct tree_node *replicas = tree_find(stage, "replicas");
+        count += replicas ? count_nodes(replicas->next) : 0;
+    }
+    return count;
 }
 
 static int read_pipeline(const struct schema_file *file, const struct schema_key *key,
                          const struct tree_node *value, void *field) {
     struct config *config = field;
     char what[64];
-    size_t count = 0;
+    size_t number = 0;
     if (value->kind == TREE_TEXT && strcmp(value->text, "auto") == 0) {
         config->pipeline_auto = true;
         return 0;
@@ -373,28 +505,28 @@ static int read_pipeline(const struct schema_file *file, const struct schema_key
     if (value->kind != TREE_LIST)
         return schema_mismatch(file, key, value,
                                "a list of stages ('- {node: ..., address: ...}'), or auto");
-    for (const struct tree_node *node = value->first; node; node = node->next)
-        count++;
+    size_t count = count_nodes(value);
     if (count == 0)
         return tree_error(file->tree, value, file->err,
                           "'%s' has no stages: remove it, or list at least one", key->name);
     if (count > CONFIG_STAGES_MAX)
         return tree_error(file->tree, value, file->err, "'%s' has %zu stages: at most %d can be",
                           key->name, count, CONFIG_STAGES_MAX);
-    config->pipeline = calloc(count, sizeof(*config->pipeline));
+    config->pipeline = calloc(count + count_replicas(value), sizeof(*config->pipeline));
     if (!config->pipeline)
         return schema_no_memory(file);
     for (const struct tree_node *node = value->first; node; node = node->next) {
-        size_t i = config->pipeline_count++;
-        snprintf(what, sizeof(what), "stage %zu of 'pipeline'", i + 1);
-        config->pipeline[i].line = node->line;
-        config->pipeline[i].column = node->column;
-        int rc =
-            schema_read_map(file, stage_keys, LENGTH(stage_keys), node, what, &config->pipeline[i]);
+        struct entry entry = {.replicas = NULL};
+        snprintf(what, sizeof(what), "stage %zu of 'pipeline'", ++number);
+        int rc = schema_read_map(file, stage_keys, LENGTH(stage_keys), node, what, &entry);
         if (rc == 0)
-            rc = check_stage(file, config, i, node, i + 1 == count);
+            rc = add_stage(file, config, &entry, node, number, !node->next);
+        entry_fini(&entry);
         if (rc < 0)
             return rc;
+        if (config->pipeline_count > CONFIG_STAGES_MAX)
+            return tree_error(file->tree, value, file->err, "'%s' has more than %d devices",
+                              key->name, CONFIG_STAGES_MAX);
     }
     return 0;
 }
@@ -415,30 +547,18 @@ static int check_neighbour(const struct schema_file *file, const struct config *
 static int read_neighbours(const struct schema_file *file, const struct schema_key *key,
                            const struct tree_node *value, void *field) {
     struct config *config = field;
-    char what[64];
     if (value->kind != TREE_LIST)
         return schema_mismatch(file, key, value,
                                "a list of devices ('- {node: ..., address: ...}')");
     config->neighbours = calloc(CONFIG_NEIGHBOURS_MAX, sizeof(*config->neighbours));
     if (!config->neighbours)
         return schema_no_memory(file);
-    for (const struct tree_node *node = value->first; node; node = node->next) {
-        if (config->neighbours_count == CONFIG_NEIGHBOURS_MAX)
-            return tree_error(file->tree, node, file->err, "'%s' has more than %d devices",
-                              key->name, CONFIG_NEIGHBOURS_MAX);
-        size_t i = config->neighbours_count++;
-        struct config_stage *neighbour = &config->neighbours[i];
-        snprintf(what, sizeof(what), "device %zu of 'neighbours'", i + 1);
-        neighbour->line = node->line;
-        neighbour->column = node->column;
-        int rc =
-            schema_read_map(file, neighbour_keys, LENGTH(neighbour_keys), node, what, neighbour);
-        if (rc == 0)
-            rc = check_neighbour(file, config, i, node);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
+    int rc = read_devices(file, key, value, "device", config->neighbours, CONFIG_NEIGHBOURS_MAX,
+                          &config->neighbours_count);
+    const struct tree_node *node = value->first;
+    for (size_t i = 0; i < config->neighbours_count && rc == 0; i++, node = node->next)
+        rc = check_neighbour(file, config, i, node);
+    return rc;
 }
 
 /* ---- the whole file ----------------------------------------------------------------------------
@@ -547,16 +667,11 @@ int config_load(const char *path, struct config **ret_config, struct err *err) {
 void config_free(struct config *config) {
     if (!config)
         return;
-    for (size_t i = 0; i < config->pipeline_count; i++) {
-        free(config->pipeline[i].node);
-        free(config->pipeline[i].address);
-        free(config->pipeline[i].until);
-    }
+    for (size_t i = 0; i < config->pipeline_count; i++)
+        free_device(&config->pipeline[i]);
     free(config->pipeline);
-    for (size_t i = 0; i < config->neighbours_count; i++) {
-        free(config->neighbours[i].node);
-        free(config->neighbours[i].address);
-    }
+    for (size_t i = 0; i < config->neighbours_count; i++)
+        free_device(&config->neighbours[i]);
     free(config->neighbours);
     schema_free_dims(config->dims, config->dims_count);
     free(config->file);

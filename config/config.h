@@ -12,7 +12,8 @@
 #include <stdint.h>
 
 #define CONFIG_FILE_MAX       (1u << 20) /* bytes of a YAML file */
-#define CONFIG_STAGES_MAX     1024
+#define CONFIG_STAGES_MAX     1024       /* devices of a pipeline */
+#define CONFIG_REPLICAS_MAX   8          /* of them that share a stage */
 #define CONFIG_NEIGHBOURS_MAX 63
 #define CONFIG_NAME_MAX       255  /* bytes of a node's name and of a host */
 #define CONFIG_LAYER_MAX      1023 /* bytes of a layer's name */
@@ -31,11 +32,13 @@ enum config_bad_values {
     CONFIG_REFUSE, /* it is refused as well */
 };
 
-/* One line of `pipeline:`. */
+/* One device of `pipeline:`. Those that share a stage (its `replicas:`) stand one after the other,
+ * each with the stage's until. */
 struct config_stage {
     char *node;
     char *address; /* HOST:PORT */
     char *until;   /* layer name or index; NULL on the last stage */
+    bool shares;   /* the stage of the device before it */
     int line, column;
 };
 
@@ -116,7 +119,7 @@ const struct schema_key *config_keys(size_t *ret_count);
 const struct schema_key *config_stage_keys(size_t *ret_count);
 const struct schema_key *config_neighbour_keys(size_t *ret_count);
 
-/* The index in the pipeline of the stage that config->node runs, or -1: it is idle. */
+/* The index in the pipeline of config->node, or -1: it is idle. */
 int config_find_stage(const struct config *config);
 
 /* Splits "host:port", "[v6]:port" or ":port". host and port are written NUL-terminated. -EINVAL

@@ -71,6 +71,7 @@ static int ask(const struct apply_options *options, const struct config *config,
             convoy__plan_stage__init(&stages[i]);
             stages[i].node = config->pipeline[i].node;
             stages[i].address = config->pipeline[i].address;
+            stages[i].shares = config->pipeline[i].shares;
             if (config->pipeline[i].until)
                 stages[i].until = config->pipeline[i].until;
             pointers[i] = &stages[i];

@@ -75,9 +75,12 @@ static uint64_t device_bytes(const struct config *config, const struct share *sh
 }
 
 static json_t *stage_json(const struct config *config, const struct model *model,
-                          const struct plan_stage *stage, const struct share *share,
-                          uint64_t input_bytes) {
+                          const struct plan *plan, size_t index, const struct share *share) {
+    const struct plan_stage *stage = &plan->stages[index];
+    size_t ignored;
+    uint64_t input_bytes = cut_bytes(model, stage->first, &ignored);
     json_t *entry = json_object();
+    json_object_set_new(entry, "stage", json_integer((json_int_t)plan_stage_number(plan, index)));
     json_object_set_new(entry, "node", json_text(stage->node));
     json_object_set_new(entry, "address", json_text(stage->address));
     json_object_set_new(entry, "first", json_integer((json_int_t)stage->first));
@@ -126,7 +129,8 @@ static int print_text(const struct config *config, const struct model *model,
     if (!table)
         return err_set(err, -ENOMEM, "out of memory");
     for (size_t i = 0; i < plan->count; i++)
-        macs += shares[i].macs;
+        if (i == 0 || plan->stages[i].first != plan->stages[i - 1].first)
+            macs += shares[i].macs; /* replicas run the same layers */
     for (size_t i = 0; i < plan->count; i++)
         add_row(table, config, model, &plan->stages[i], &shares[i], macs,
                 cut_bytes(model, plan->stages[i].first, &ignored));
@@ -145,7 +149,6 @@ static int print_text(const struct config *config, const struct model *model,
 static int print_json(const struct config *config, const struct model *model,
                       const struct plan *plan, const struct share *shares, struct err *err) {
     char hex[SHA256_HEX];
-    size_t ignored;
     json_t *root = json_object(), *stages = json_array();
     json_object_set_new(root, "file", json_text(config->file));
     json_object_set_new(root, "model", json_text(model_path(model)));
@@ -153,9 +156,7 @@ static int print_json(const struct config *config, const struct model *model,
     json_object_set_new(root, "layers", json_integer((json_int_t)model_layers_count(model)));
     json_object_set_new(root, "key", config->key ? json_text(config->key) : json_null());
     for (size_t i = 0; i < plan->count; i++)
-        json_array_append_new(stages,
-                              stage_json(config, model, &plan->stages[i], &shares[i],
-                                         cut_bytes(model, plan->stages[i].first, &ignored)));
+        json_array_append_new(stages, stage_json(config, model, plan, i, &shares[i]));
     json_object_set_new(root, "stages", stages);
     return json_write_pretty(root, stdout, err);
 }

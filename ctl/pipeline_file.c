@@ -29,19 +29,34 @@ static void put_text(FILE *out, const char *text) {
     fputc('"', out);
 }
 
-/* An address has a colon, which is plain text inside a word. */
+/* "node: NAME, address: HOST:PORT". An address has a colon, which is plain text inside a word. */
+static void put_device(FILE *out, const struct pipeline_stage *device) {
+    const char *quote = strchr(device->address, '[') ? "\"" : "";
+    fputs("node: ", out);
+    put_text(out, device->node);
+    fprintf(out, ", address: %s%s%s", quote, device->address, quote);
+}
+
 static void put_pipeline(FILE *out, const struct pipeline_stage *stages, size_t count) {
     fputs("pipeline:\n", out);
-    for (size_t i = 0; i < count; i++) {
-        fputs("  - {node: ", out);
-        put_text(out, stages[i].node);
-        fprintf(out, ", address: %s%s%s", strchr(stages[i].address, '[') ? "\"" : "",
-                stages[i].address, strchr(stages[i].address, '[') ? "\"" : "");
-        if (stages[i].until) {
-            fputs(", until: ", out);
-            put_text(out, stages[i].until);
+    for (size_t i = 0, next; i < count; i = next) {
+        const char *until = stages[i].until;
+        for (next = i + 1; next < count && stages[next].shares;)
+            next++;
+        bool is_shared = next > i + 1;
+        fputs(is_shared ? "  - replicas:\n" : "  - {", out);
+        for (size_t k = i; is_shared && k < next; k++) {
+            fputs("      - {", out);
+            put_device(out, &stages[k]);
+            fputs("}\n", out);
         }
-        fputs("}\n", out);
+        if (!is_shared)
+            put_device(out, &stages[i]);
+        if (until) {
+            fputs(is_shared ? "    until: " : ", until: ", out);
+            put_text(out, until);
+        }
+        fputs(!is_shared ? "}\n" : until ? "\n" : "", out);
     }
 }
 

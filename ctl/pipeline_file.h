@@ -4,11 +4,14 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
+/* One device of a pipeline. */
 struct pipeline_stage {
     const char *node, *address;
     const char *until; /* NULL on the last stage */
+    bool shares;       /* the stage of the device before it */
 };
 
 /* Replaces the value of `pipeline:` in the configuration text, or adds the key behind its end; a

@@ -349,25 +349,25 @@ static const char *until_word(const struct planning *p, const struct cost_stage 
 
 static int write_pipeline(const struct planning *p, const char *path, struct err *err) {
     const struct cost_line *line = p->plan.line;
-    struct pipeline_stage *stages = calloc(line->count, sizeof(*stages));
+    size_t count = 0, used = devices_used(line);
+    struct pipeline_stage *stages = calloc(used + 1, sizeof(*stages));
     char(*words)[24] = calloc(line->count, sizeof(*words));
     int rc = stages && words ? 0 : err_set(err, -ENOMEM, "out of memory");
     for (size_t k = 0; rc == 0 && k < line->count; k++) {
-        const struct devices_entry *entry = &p->devices->entries[line->stages[k].devices[0]];
-        stages[k] = (struct pipeline_stage){.node = entry->node, .address = entry->address};
-        if (line->stages[k].last < p->layers)
-            stages[k].until = until_word(p, &line->stages[k], words[k]);
-        if (!entry->address)
-            rc = err_set(err, -EINVAL, "%s:%d:%d: '%s' has no 'address', which a pipeline needs",
-                         p->devices->file, entry->line, entry->column, entry->node);
-        else if (line->stages[k].replicas > 1)
-            rc = err_set(err, -ENOTSUP,
-                         "stage %zu is shared by %zu devices, which a pipeline cannot say yet: set "
-                         "'max_replicas: 1' in %s",
-                         k + 1, line->stages[k].replicas, p->devices->file);
+        const struct cost_stage *stage = &line->stages[k];
+        const char *until = stage->last < p->layers ? until_word(p, stage, words[k]) : NULL;
+        for (size_t i = 0; rc == 0 && i < stage->replicas; i++) {
+            const struct devices_entry *entry = &p->devices->entries[stage->devices[i]];
+            stages[count++] = (struct pipeline_stage){
+                .node = entry->node, .address = entry->address, .until = until, .shares = i > 0};
+            if (!entry->address)
+                rc =
+                    err_set(err, -EINVAL, "%s:%d:%d: '%s' has no 'address', which a pipeline needs",
+                            p->devices->file, entry->line, entry->column, entry->node);
+        }
     }
     if (rc == 0)
-        rc = pipeline_file_write(path, model_path(p->network.model), stages, line->count, err);
+        rc = pipeline_file_write(path, model_path(p->network.model), stages, count, err);
     free(stages);
     free(words);
     return rc;

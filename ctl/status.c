@@ -78,6 +78,16 @@ static void add_row(struct table *table, const Convoy__StageStatus *s, bool last
     table_cell(table, "%s", format_seconds((double)s->uptime_ms / 1000, text, sizeof(text)));
 }
 
+/* The devices whose stage begins with a layer: "pi-b", or "pi-b and pi-c". */
+static void stage_names(const Convoy__Status *status, uint32_t first, char *buf, size_t size) {
+    size_t used = 0;
+    buf[0] = '\0';
+    for (size_t i = 0; i < status->n_stages && used < size; i++)
+        if (status->stages[i]->first == first && status->stages[i]->last > first)
+            used += (size_t)snprintf(buf + used, size - used, "%s%s", used > 0 ? " and " : "",
+                                     status->stages[i]->node);
+}
+
 static void print_bottleneck(const Convoy__Status *status) {
     struct status_bottleneck worst = status_find_bottleneck(status);
     const Convoy__StageStatus *blocker = status_find_blocker(status);
@@ -90,12 +100,37 @@ static void print_bottleneck(const Convoy__Status *status) {
         return;
     }
     const Convoy__StageStatus *s = status->stages[worst.stage];
-    if (worst.is_link)
-        printf("bottleneck: the link %s -> %s, %.2f ms per frame: at most %.1f frames/s\n", s->node,
-               status->stages[worst.stage + 1]->node, worst.ms, 1000 / worst.ms);
-    else
-        printf("bottleneck: computing on %s, %.2f ms per frame%s: at most %.1f frames/s\n", s->node,
+    char names[256];
+    stage_names(status, s->first, names, sizeof(names));
+    if (worst.is_link) {
+        char next[256];
+        stage_names(status, s->last, next, sizeof(next));
+        printf("bottleneck: the link %s -> %s, %.2f ms per frame: at most %.1f frames/s\n", names,
+               next, worst.ms, 1000 / worst.ms);
+    } else {
+        printf("bottleneck: computing on %s, %.2f ms per frame%s: at most %.1f frames/s\n", names,
                worst.ms, s->workers > 1 ? " over its workers" : "", 1000 / worst.ms);
+    }
+}
+
+/* Devices whose work the others of their stage do meanwhile. */
+static void print_replaced(const Convoy__Status *status) {
+    for (size_t i = 0; i < status->n_stages; i++)
+        if (status_is_replaced(status, i))
+            printf("%s is %s: the other devices of its stage go on without it\n",
+                   status->stages[i]->node, status->stages[i]->state);
+}
+
+/* Where a device deals frames out to several: how many each has had. */
+static void print_dealt(const Convoy__Status *status) {
+    for (size_t i = 0; i < status->n_stages; i++) {
+        const Convoy__StageStatus *s = status->stages[i];
+        for (size_t k = 0; s->n_links > 1 && k < s->n_links; k++)
+            printf("%s%s %s %llu frames (%u in flight%s)%s", k == 0 ? s->node : "",
+                   k == 0 ? " has dealt out: to" : ", to", s->links[k]->node,
+                   (unsigned long long)s->links[k]->frames_out, s->links[k]->in_flight,
+                   s->links[k]->ready ? "" : "; it is away", k + 1 == s->n_links ? "\n" : "");
+    }
 }
 
 /* ---- plans that were handed out ---- */
@@ -195,7 +230,7 @@ static int print_text(const Convoy__Status *status, struct err *err) {
         return err_set(err, -ENOMEM, "out of memory");
     for (size_t i = 0; i < status->n_stages; i++)
         add_row(table, status->stages[i], i + 1 == status->n_stages);
-    printf("model %s, %u layers, %zu stages, %u clients, %u sessions\n\n",
+    printf("model %s, %u layers, %zu devices, %u clients, %u sessions\n\n",
            status->model[0] ? status->model : "-", status->layers, status->n_stages,
            status->clients, status->sessions);
     int rc = table_print(table, stdout);
@@ -209,6 +244,8 @@ static int print_text(const Convoy__Status *status, struct err *err) {
     if (status->deployment[0])
         printf("last deployment: %s\n", status->deployment);
     print_bottleneck(status);
+    print_dealt(status);
+    print_replaced(status);
     print_throttled(status);
     print_overdue(status);
     print_dropped(status);

@@ -31,17 +31,18 @@ static void log_plan(const struct held *held, const char *what) {
     char id[LOG_ID_SIZE];
     const struct plan_stage *stage = &held->plan->stages[held->index];
     log_info("plan %s (stage %zu of %zu, layers %zu to %zu): %s", log_id(held->id, id),
-             held->index + 1, held->count, stage->first, stage->last - 1, what);
+             plan_stage_number(held->plan, held->index),
+             plan_stage_number(held->plan, held->count - 1), stage->first, stage->last - 1, what);
 }
 
 static void note_ready(struct held *held, uint64_t now_us) {
-    char what[CONFIG_NAME_MAX + 64];
+    char names[CONFIG_NAME_MAX + 1], what[sizeof(names) + 64];
     bool ready = held_is_ready(held);
     if (ready == (held->ready_us != 0))
         return;
     held->ready_us = ready ? now_us : 0;
     if (!ready)
-        snprintf(what, sizeof(what), "waiting for %s", held->plan->stages[held->index + 1].node);
+        snprintf(what, sizeof(what), "waiting for %s", held_next_names(held, names, sizeof(names)));
     log_plan(held, ready ? "ready from here to its end" : what);
 }
 
@@ -61,8 +62,9 @@ static void tell_status(struct device *device) {
     const struct held *newest = planset_newest(&device->plans);
     status_state(device, state, sizeof(state));
     if (newest)
-        snprintf(text, sizeof(text), "%s, stage %zu of %zu, plan %s", state, newest->index + 1,
-                 newest->count, log_id(newest->id, id));
+        snprintf(text, sizeof(text), "%s, stage %zu of %zu, plan %s", state,
+                 plan_stage_number(newest->plan, newest->index),
+                 plan_stage_number(newest->plan, newest->count - 1), log_id(newest->id, id));
     else
         snprintf(text, sizeof(text), "%s", state);
     if (strcmp(text, device->status_text) == 0)
@@ -71,12 +73,21 @@ static void tell_status(struct device *device) {
     device->events.on_status(device->events_arg, text);
 }
 
+/* Which devices behind are ready for a plan. */
+static void find_ready(struct held *held) {
+    size_t ready = 0;
+    for (size_t i = 0; i < held->links_count; i++)
+        ready += link_is_ready(held->links[i], held->id, held->payload_bytes) ? 1 : 0;
+    held->next_ready = ready > 0;
+    held->next_whole = ready == held->links_count;
+}
+
 void device_plans_changed(struct device *device) {
     uint64_t now_us = device_now_us();
     struct peer *peer;
     for (size_t i = 0; i < device->plans.count; i++) {
         struct held *held = device->plans.plans[i];
-        held->next_ready = held->link && link_is_ready(held->link, held->id, held->payload_bytes);
+        find_ready(held);
         note_ready(held, now_us);
     }
     note_active(device, now_us);
@@ -93,23 +104,33 @@ static struct link *find_link(struct device *device, const struct plan_stage *ne
 }
 
 static bool is_needed(const struct device *device, const struct link *link) {
-    for (size_t i = 0; i < device->plans.count; i++)
-        if (device->plans.plans[i]->link == link)
-            return true;
+    for (size_t i = 0; i < device->plans.count; i++) {
+        const struct held *held = device->plans.plans[i];
+        for (size_t k = 0; k < held->links_count; k++)
+            if (held->links[k] == link)
+                return true;
+    }
     return false;
 }
 
-/* Gives each plan the link to its next device, and ends the links that no plan needs. */
+/* Gives a plan the links to the devices of its next stage. */
+static void match_plan(struct device *device, struct held *held) {
+    size_t count, next = plan_next(held->plan, held->index, &count);
+    held->links_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct link *link = find_link(device, &held->plan->stages[next + i]);
+        if (link)
+            held->links[held->links_count++] = link;
+        else
+            log_error("no memory for the link to %s", held->plan->stages[next + i].node);
+    }
+}
+
+/* Gives each plan its links, and ends those that no plan needs. */
 static void match_links(struct device *device) {
     struct link *link, *next;
-    for (size_t i = 0; i < device->plans.count; i++) {
-        struct held *held = device->plans.plans[i];
-        if (held_is_last(held))
-            continue;
-        held->link = find_link(device, &held->plan->stages[held->index + 1]);
-        if (!held->link)
-            log_error("no memory for the link to %s", held->plan->stages[held->index + 1].node);
-    }
+    for (size_t i = 0; i < device->plans.count; i++)
+        match_plan(device, device->plans.plans[i]);
     for (link = TAILQ_FIRST(&device->links); link; link = next) {
         next = TAILQ_NEXT(link, entry);
         if (link->kind == LINK_FRAMES && !is_needed(device, link))
@@ -120,7 +141,7 @@ static void match_links(struct device *device) {
 /* A plan that has left the set. Frames under it may still hold it. */
 static void release_plan(struct device *device, struct held *held) {
     log_plan(held, "released");
-    held->link = NULL;
+    held->links_count = 0;
     held->next_ready = false;
     deploy_plan_released(device, held->id);
     held_unref(held);

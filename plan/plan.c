@@ -6,54 +6,103 @@
 
 static const char id_form[] = "convoy plan 1\n";
 
-/* What a stage must fulfil after those before it, the first of which are good. */
-static int check_stage(size_t layers, const struct plan_request *requests, size_t count, size_t i,
+/* The number of the stage of request i, from 1. */
+static size_t stage_number(const struct plan_request *requests, size_t i) {
+    size_t number = 1;
+    for (size_t j = 1; j <= i; j++)
+        number += !requests[j].shares;
+    return number;
+}
+
+/* The first request of the stage behind that of request i; count when there is none. */
+static size_t next_stage(const struct plan_request *requests, size_t count, size_t i) {
+    do
+        i++;
+    while (i < count && requests[i].shares);
+    return i;
+}
+
+/* What a replica must fulfil. */
+static int check_shares(const struct plan_request *requests, size_t i, struct err *err) {
+    const struct plan_request *own = &requests[i];
+    size_t number = stage_number(requests, i), first = i;
+    while (first > 0 && requests[first].shares)
+        first--;
+    if (number == 1)
+        return err_set(err, -EINVAL,
+                       "'%s' cannot share the first stage: clients connect to its device, which "
+                       "keeps each frame until it is answered",
+                       own->node);
+    if (own->until != own[-1].until)
+        return err_set(err, -EINVAL,
+                       "'%s' shares stage %zu with '%s', but would end with layer %zu instead of "
+                       "%zu",
+                       own->node, number, own[-1].node, own->until, own[-1].until);
+    if (i - first >= PLAN_REPLICAS_MAX)
+        return err_set(err, -EINVAL, "stage %zu is shared by more than %d devices", number,
+                       PLAN_REPLICAS_MAX);
+    return 0;
+}
+
+/* What the until of a stage's first device must fulfil. */
+static int check_until(size_t layers, const struct plan_request *requests, size_t count, size_t i,
                        struct err *err) {
     const struct plan_request *stage = &requests[i];
-    size_t first = i > 0 ? requests[i - 1].until + 1 : 0;
-    bool is_last = i + 1 == count;
-    for (size_t j = 0; j < i; j++) {
-        if (strcmp(requests[j].node, stage->node) == 0)
-            return err_set(err, -EINVAL,
-                           "node '%s' has stage %zu already, stage %zu must be another's",
-                           stage->node, j + 1, i + 1);
-    }
+    size_t first = i > 0 ? requests[i - 1].until + 1 : 0, number = stage_number(requests, i);
+    size_t next = next_stage(requests, count, i);
+    bool is_last = next == count;
     if (stage->until >= layers)
         return err_set(err, -EINVAL,
                        "stage %zu ('%s') would end with layer %zu, but the model's last is %zu",
-                       i + 1, stage->node, stage->until, layers - 1);
+                       number, stage->node, stage->until, layers - 1);
     if (stage->until < first)
         return err_set(err, -EINVAL,
                        "stage %zu ('%s') would end with layer %zu, which stage %zu ('%s') has run "
                        "already: it ends with layer %zu",
-                       i + 1, stage->node, stage->until, i, stage[-1].node, stage[-1].until);
+                       number, stage->node, stage->until, number - 1, stage[-1].node,
+                       stage[-1].until);
     if (!is_last && stage->until == layers - 1)
         return err_set(
             err, -EINVAL,
             "stage %zu ('%s') ends with the model's last layer %zu, which leaves nothing "
             "for stage %zu ('%s')",
-            i + 1, stage->node, stage->until, i + 2, stage[1].node);
+            number, stage->node, stage->until, number + 1, requests[next].node);
     if (is_last && stage->until != layers - 1)
         return err_set(err, -EINVAL,
                        "stage %zu ('%s') is the last and must run to the model's last layer %zu, "
                        "not to %zu",
-                       i + 1, stage->node, layers - 1, stage->until);
+                       number, stage->node, layers - 1, stage->until);
     return 0;
 }
 
-/* Checks all; on -EINVAL *ret_bad is the stage at fault. */
+/* What a device must fulfil after those before it, the first of which are good. */
+static int check_device(size_t layers, const struct plan_request *requests, size_t count, size_t i,
+                        struct err *err) {
+    for (size_t j = 0; j < i; j++) {
+        if (strcmp(requests[j].node, requests[i].node) == 0)
+            return err_set(err, -EINVAL,
+                           "node '%s' has stage %zu already, stage %zu must be another's",
+                           requests[i].node, stage_number(requests, j), stage_number(requests, i));
+    }
+    return requests[i].shares ? check_shares(requests, i, err)
+                              : check_until(layers, requests, count, i, err);
+}
+
+/* Checks all; on -EINVAL *ret_bad is the device at fault. */
 static int check_requests(size_t layers, const struct plan_request *requests, size_t count,
                           size_t *ret_bad, struct err *err) {
     *ret_bad = 0;
     if (count == 0)
         return err_set(err, -EINVAL, "a plan needs at least one stage");
-    if (layers < count) {
-        *ret_bad = layers;
-        return err_set(err, -EINVAL, "%zu stages, but the model has only %zu layers", count,
+    size_t stages = stage_number(requests, count - 1);
+    if (layers < stages) {
+        while (stage_number(requests, *ret_bad) <= layers)
+            ++*ret_bad;
+        return err_set(err, -EINVAL, "%zu stages, but the model has only %zu layers", stages,
                        layers);
     }
     for (size_t i = 0; i < count; i++) {
-        int rc = check_stage(layers, requests, count, i, err);
+        int rc = check_device(layers, requests, count, i, err);
         if (rc < 0) {
             *ret_bad = i;
             return rc;
@@ -113,7 +162,7 @@ static int build_checked(const uint8_t model_id[SHA256_SIZE], const struct plan_
     memcpy(plan->model_id, model_id, SHA256_SIZE);
     for (size_t i = 0; i < count; i++) {
         struct plan_stage *stage = &plan->stages[plan->count++];
-        stage->first = i > 0 ? requests[i - 1].until + 1 : 0;
+        stage->first = requests[i].shares ? stage[-1].first : i > 0 ? requests[i - 1].until + 1 : 0;
         stage->last = requests[i].until + 1;
         stage->node = strdup(requests[i].node);
         stage->address = strdup(requests[i].address);
@@ -150,9 +199,10 @@ int plan_from_config(const struct config *config, const uint8_t model_id[SHA256_
         return err_set(err, -ENOMEM, "no memory for a plan");
     for (size_t i = 0; i < count; i++) {
         const struct config_stage *stage = &config->pipeline[i];
-        size_t until = i + 1 < count ? untils[i] : layers - 1;
-        requests[i] =
-            (struct plan_request){.node = stage->node, .address = stage->address, .until = until};
+        requests[i] = (struct plan_request){.node = stage->node,
+                                            .address = stage->address,
+                                            .until = stage->until ? untils[i] : layers - 1,
+                                            .shares = stage->shares};
     }
     int rc = check_requests(layers, requests, count, &bad, err);
     if (rc < 0)
@@ -181,4 +231,27 @@ int plan_find_node(const struct plan *plan, const char *node) {
             return (int)i;
     }
     return -1;
+}
+
+size_t plan_replicas(const struct plan *plan, size_t index, size_t *ret_count) {
+    size_t begin = index, end = index + 1;
+    while (begin > 0 && plan->stages[begin - 1].first == plan->stages[index].first)
+        begin--;
+    while (end < plan->count && plan->stages[end].first == plan->stages[index].first)
+        end++;
+    *ret_count = end - begin;
+    return begin;
+}
+
+size_t plan_next(const struct plan *plan, size_t index, size_t *ret_count) {
+    size_t count, next = plan_replicas(plan, index, &count) + count;
+    *ret_count = 0;
+    return next < plan->count ? plan_replicas(plan, next, ret_count) : next;
+}
+
+size_t plan_stage_number(const struct plan *plan, size_t index) {
+    size_t number = 1;
+    for (size_t i = 1; i <= index; i++)
+        number += plan->stages[i].first != plan->stages[i - 1].first;
+    return number;
 }

@@ -14,15 +14,39 @@ static double link_ms(const Convoy__StageStatus *stage) {
     return (double)stage->bytes_out / (double)stage->frames_out * 8 / (stage->send_mbit * 1000);
 }
 
-/* Frames are computed side by side by several workers. */
-static double stage_ms(const Convoy__StageStatus *stage) {
-    return stage->compute_ms / (stage->workers > 1 ? stage->workers : 1);
+/* Whether two devices share a stage. */
+static bool are_replicas(const Convoy__StageStatus *a, const Convoy__StageStatus *b) {
+    return a->last > a->first && a->first == b->first && a->last == b->last && a->plan.len > 0 &&
+           a->plan.len == b->plan.len && memcmp(a->plan.data, b->plan.data, a->plan.len) == 0;
+}
+
+/* Time per frame of the line in the stage of entry i. Frames are computed side by side by several
+ * workers, and by the devices that share the stage. */
+static double stage_ms(const Convoy__Status *status, size_t i) {
+    double rate = 0;
+    for (size_t k = 0; k < status->n_stages; k++) {
+        const Convoy__StageStatus *stage = status->stages[k];
+        if (stage->compute_ms > 0 && (k == i || are_replicas(stage, status->stages[i])))
+            rate += (stage->workers > 1 ? stage->workers : 1) / stage->compute_ms;
+    }
+    return rate > 0 ? 1 / rate : 0;
+}
+
+/* Time per frame of the line of the link behind entry i, which sends some of the frames only where
+ * devices share its stage. */
+static double share_ms(const Convoy__Status *status, size_t i) {
+    const Convoy__StageStatus *own = status->stages[i];
+    uint64_t all = 0;
+    for (size_t k = 0; k < status->n_stages; k++)
+        if (k == i || are_replicas(status->stages[k], own))
+            all += status->stages[k]->frames_out;
+    return all > 0 ? link_ms(own) * (double)own->frames_out / (double)all : 0;
 }
 
 struct status_bottleneck status_find_bottleneck(const Convoy__Status *status) {
     struct status_bottleneck worst = {0};
     for (size_t i = 0; i < status->n_stages; i++) {
-        double compute = stage_ms(status->stages[i]), link = link_ms(status->stages[i]);
+        double compute = stage_ms(status, i), link = share_ms(status, i);
         if (compute > worst.ms)
             worst = (struct status_bottleneck){i, false, compute};
         if (link > worst.ms && i + 1 < status->n_stages)
@@ -31,9 +55,20 @@ struct status_bottleneck status_find_bottleneck(const Convoy__Status *status) {
     return worst;
 }
 
+static bool is_ready(const Convoy__StageStatus *stage) {
+    return strcmp(stage->state, "ready") == 0;
+}
+
+bool status_is_replaced(const Convoy__Status *status, size_t stage) {
+    for (size_t k = 0; k < status->n_stages; k++)
+        if (is_ready(status->stages[k]) && are_replicas(status->stages[k], status->stages[stage]))
+            return !is_ready(status->stages[stage]);
+    return false;
+}
+
 const Convoy__StageStatus *status_find_blocker(const Convoy__Status *status) {
     for (size_t i = status->n_stages; i-- > 0;)
-        if (strcmp(status->stages[i]->state, "ready") != 0)
+        if (!is_ready(status->stages[i]) && !status_is_replaced(status, i))
             return status->stages[i];
     return NULL;
 }
@@ -64,6 +99,23 @@ static json_t *plans_json(const Convoy__StageStatus *s) {
         json_array_append_new(plans, o);
     }
     return plans;
+}
+
+static json_t *links_json(const Convoy__StageStatus *s) {
+    json_t *links = json_array();
+    for (size_t i = 0; i < s->n_links; i++) {
+        const Convoy__LinkStatus *link = s->links[i];
+        json_t *o = json_object();
+        json_object_set_new(o, "node", json_text(link->node));
+        json_object_set_new(o, "address", json_text(link->address));
+        json_object_set_new(o, "ready", json_boolean(link->ready));
+        set_integer(o, "frames_out", link->frames_out);
+        set_integer(o, "in_flight", link->in_flight);
+        set_integer(o, "bytes_out", link->bytes_out);
+        json_object_set_new(o, "send_mbit", json_number(link->send_mbit));
+        json_array_append_new(links, o);
+    }
+    return links;
 }
 
 /* What the device's kernel tells; null where it does not. */
@@ -121,6 +173,7 @@ static json_t *stage_json(const Convoy__StageStatus *s) {
     set_integer(o, "uptime_ms", s->uptime_ms);
     set_integer(o, "uptime_plan_ms", s->uptime_plan_ms);
     json_object_set_new(o, "next", json_text(s->address));
+    json_object_set_new(o, "links", links_json(s));
     json_object_set_new(o, "version", json_text(s->version));
     json_object_set_new(o, "device", device_json(s));
     json_object_set_new(o, "plans", plans_json(s));

@@ -78,7 +78,8 @@ void apply_request(struct device *device, struct peer *peer, const Convoy__Apply
     for (size_t i = 0; i < request->n_stages; i++)
         stages[i] = (struct deploy_stage){.node = request->stages[i]->node,
                                           .address = request->stages[i]->address,
-                                          .until_name = request->stages[i]->until};
+                                          .until_name = request->stages[i]->until,
+                                          .shares = request->stages[i]->shares};
     if (request->model_digest.len == SHA256_SIZE)
         wanted.model_digest = request->model_digest.data;
     wanted.done = on_deployed;

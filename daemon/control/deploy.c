@@ -220,6 +220,7 @@ static void send_prepare(struct target *target) {
         stages[i].address = plan->stages[i].address;
         stages[i].first = (uint32_t)plan->stages[i].first;
         stages[i].last = (uint32_t)plan->stages[i].last;
+        stages[i].shares = i > 0 && plan->stages[i].first == plan->stages[i - 1].first;
         pointers[i] = &stages[i];
     }
     prepare.plan.data = (uint8_t *)(uintptr_t)plan->id;
@@ -398,7 +399,7 @@ void deploy_plans_changed(struct device *device) {
     if (!deployment || deployment->state != ACTIVATING)
         return;
     held = planset_find(&device->plans, deployment->plan->id, SHA256_SIZE);
-    if (!held || !held_is_ready(held))
+    if (!held || !held_is_whole(held))
         return;
     set_state(deployment, ACTIVE);
     forget_same(deployment);
@@ -571,7 +572,8 @@ void deploy_configured(struct device *device) {
     for (size_t i = 0; i < config->pipeline_count && i < DEPLOY_STAGES_MAX; i++)
         stages[i] = (struct deploy_stage){.node = config->pipeline[i].node,
                                           .address = config->pipeline[i].address,
-                                          .until_name = config->pipeline[i].until};
+                                          .until_name = config->pipeline[i].until,
+                                          .shares = config->pipeline[i].shares};
     int rc = deploy_run(device, &request, &err);
     if (rc == -EBUSY || rc == -ENOMEM)
         device->deploy->retry_us = device_now_us() + DEPLOY_RETRY_MS * 1000;

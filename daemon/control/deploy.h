@@ -44,12 +44,13 @@
 
 struct device;
 
-/* A stage as asked for, in the line's order. The first one's node must be this device. */
+/* A device's stage as asked for, in the line's order. The first one's node must be this device. */
 struct deploy_stage {
     const char *node;
     const char *address; /* HOST:PORT where the device before it connects, and the ingress, too */
     const char *until_name; /* its last layer by name or index in decimal; NULL: see until */
     size_t until;           /* by index, inclusive. Neither is read of the last stage */
+    bool shares;            /* the stage of the device before it, as one of its replicas */
 };
 
 /* What became of one device. */

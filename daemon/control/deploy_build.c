@@ -18,8 +18,10 @@ static int copy_stages(struct deployment *deployment, const struct deploy_reques
         bool is_last = i + 1 == deployment->count;
         device->node = strdup(stage->node);
         device->address = strdup(stage->address);
-        deployment->requests[i] =
-            (struct plan_request){device->node, device->address, stage->until};
+        deployment->requests[i] = (struct plan_request){.node = device->node,
+                                                        .address = device->address,
+                                                        .until = stage->until,
+                                                        .shares = stage->shares};
         if (stage->until_name && stage->until_name[0] && !is_last)
             deployment->until_names[i] = strdup(stage->until_name);
         if (!device->node || !device->address ||
@@ -111,7 +113,11 @@ static int make_plan(struct deployment *deployment) {
         if (rc < 0)
             return err_prefix(&deployment->err, -EINVAL, "stage %zu (%s)", i + 1, request->node);
     }
-    deployment->requests[deployment->count - 1].until = layers - 1;
+    for (size_t i = deployment->count; i-- > 0;) { /* of the last stage */
+        deployment->requests[i].until = layers - 1;
+        if (!deployment->requests[i].shares)
+            break;
+    }
     if (model_identity(deployment->model, model_id) < 0)
         return err_set(&deployment->err, -ENOMEM, "out of memory");
     return plan_build(model_id, layers, deployment->requests, deployment->count, &deployment->plan,

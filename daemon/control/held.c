@@ -17,11 +17,24 @@ bool held_is_first(const struct held *held) {
 }
 
 bool held_is_last(const struct held *held) {
-    return held->index + 1 == held->count;
+    return held->is_last;
 }
 
 bool held_is_ready(const struct held *held) {
     return held_is_last(held) || held->next_ready;
+}
+
+bool held_is_whole(const struct held *held) {
+    return held_is_last(held) || held->next_whole;
+}
+
+const char *held_next_names(const struct held *held, char *buf, size_t size) {
+    size_t count, next = plan_next(held->plan, held->index, &count), used = 0;
+    buf[0] = '\0';
+    for (size_t i = 0; i < count && used < size; i++)
+        used += (size_t)snprintf(buf + used, size - used, "%s%s", i > 0 ? " or " : "",
+                                 held->plan->stages[next + i].node);
+    return buf;
 }
 
 const struct model_layer *held_layer(const struct held *held, size_t index) {
@@ -291,6 +304,7 @@ struct held *held_new_known(struct plan *plan, size_t index) {
     held->plan = plan;
     held->index = index;
     held->count = plan->count;
+    held->is_last = plan->stages[index].last == plan->stages[plan->count - 1].last;
     memcpy(held->id, plan->id, SHA256_SIZE);
     return held;
 }

@@ -23,8 +23,9 @@ struct held_range {
 struct held {
     uint8_t id[SHA256_SIZE];
     struct plan *plan;
-    size_t index;              /* of this device's stage */
-    size_t count;              /* of all stages */
+    size_t index;              /* of this device in the plan */
+    size_t count;              /* of all devices */
+    bool is_last;              /* its stage runs to the end */
     struct model *model;       /* the whole one, or the part with this device's stage */
     size_t base;               /* the layer of the plan that is the model's first */
     char *model_name;          /* its file's name, for people */
@@ -44,8 +45,10 @@ struct held {
     size_t result_bytes;            /* of the plan's results, at most */
 
     /* The loop's notes. */
-    struct link *link; /* to the next device; NULL on the last stage */
-    bool next_ready;   /* the next device has announced this plan */
+    struct link *links[PLAN_REPLICAS_MAX]; /* to the devices of the next stage */
+    size_t links_count;                    /* 0 on the last stage */
+    bool next_ready;                       /* one of them at least has announced this plan */
+    bool next_whole;                       /* all of them have */
     const struct peer
         *ingress;       /* whose wish it is that a deployed plan is held; NULL: it has gone */
     size_t frames;      /* that are on this device under this plan */
@@ -108,6 +111,13 @@ bool held_is_last(const struct held *held);
 
 /* True when frames under this plan get to its end from here. */
 bool held_is_ready(const struct held *held);
+
+/* True when they do by every device of the next stage. */
+bool held_is_whole(const struct held *held);
+
+/* The devices of the next stage for a sentence: "pi-b", "pi-b or pi-c"; cut short where they do not
+ * fit. Empty on the last stage. Returns buf. */
+const char *held_next_names(const struct held *held, char *buf, size_t size);
 
 /* A layer of the plan's that this device runs. Borrowed from the model. */
 const struct model_layer *held_layer(const struct held *held, size_t index);

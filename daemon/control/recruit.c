@@ -137,14 +137,18 @@ static int read_plan(const Convoy__Prepare *prepare, struct plan **ret_plan, str
     layers = prepare->stages[count - 1]->last;
     for (size_t i = 0; i < count; i++) {
         const Convoy__PlanStage *stage = prepare->stages[i];
+        const Convoy__PlanStage *before = i > 0 ? prepare->stages[i - 1] : NULL;
         size_t length = strlen(stage->node);
-        if (length == 0 || length > CONFIG_NAME_MAX || stage->last == 0 ||
-            stage->first != (i > 0 ? prepare->stages[i - 1]->last : 0))
+        uint32_t first = !before ? 0 : stage->shares ? before->first : before->last;
+        if (length == 0 || length > CONFIG_NAME_MAX || stage->last == 0 || stage->first != first)
             return err_set(err, -EINVAL, "stage %zu has no name or does not follow the one before",
                            i + 1);
         if (config_split_address(stage->address, host, sizeof(host), port, sizeof(port), &why) < 0)
             return err_set(err, -EINVAL, "stage %zu: %s", i + 1, why.text);
-        requests[i] = (struct plan_request){stage->node, stage->address, stage->last - 1};
+        requests[i] = (struct plan_request){.node = stage->node,
+                                            .address = stage->address,
+                                            .until = stage->last - 1,
+                                            .shares = stage->shares};
     }
     int rc = plan_build(prepare->model.data, layers, requests, count, &plan, err);
     if (rc < 0)

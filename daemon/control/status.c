@@ -1,8 +1,10 @@
-/* Happy path: a request is noted with a token of our own, sent down the link of the plan in use,
- * and answered when the answer comes up. A device that is away, or does not answer in time, is
- * listed as "unreachable". The time a device waits is the share of heartbeat_ms that its place in
- * the line leaves, so that the device before the silent one answers before the one that asked it
- * gives up. */
+/* Happy path: a request is noted with a token of our own, sent down the links of the plan in use,
+ * and answered when the answers have come up. A device that is away, or does not answer in time, is
+ * listed as "unreachable". Where several devices share the next stage, each is asked for itself,
+ * and two of them for what is behind as well: one may be silent, and asking all would ask the
+ * devices behind again and again. The time a device waits is the share of heartbeat_ms that its
+ * place in the line leaves, so that the device before the silent one answers before the one that
+ * asked it gives up. */
 #include "daemon/control/status.h"
 
 #include "daemon/device.h"
@@ -14,8 +16,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STAGES_MAX CONFIG_STAGES_MAX
-#define FACTS_US   2000000
+#define STAGES_MAX    CONFIG_STAGES_MAX
+#define FACTS_US      2000000
+#define ASKED_FOR_ALL 2 /* of the devices of the next stage: for those behind them, too */
 
 /* Who asked. */
 struct asker {
@@ -24,10 +27,18 @@ struct asker {
     uint64_t token;
 };
 
+/* One of the devices of the next stage. */
+struct asked {
+    struct link *link;      /* whose answer is awaited; NULL: none will come any more */
+    Convoy__Status *status; /* its answer; NULL: none */
+};
+
 struct status_pending {
     TAILQ_ENTRY(status_pending) entry;
     struct asker asker;
-    struct link *link; /* who was asked */
+    struct held *held; /* the plan in use, with a reference: whose devices are asked */
+    struct asked asked[PLAN_REPLICAS_MAX];
+    size_t count;
     uint64_t own_token;
     uint64_t until_us;
 };
@@ -42,10 +53,11 @@ static struct held *plan_in_use(const struct device *device) {
 }
 
 static void describe_state(const struct held *held, char *buf, size_t size) {
+    char names[CONFIG_NAME_MAX + 1];
     if (held_is_ready(held))
         snprintf(buf, size, "ready");
     else
-        snprintf(buf, size, "waiting for %s", held->plan->stages[held->index + 1].node);
+        snprintf(buf, size, "waiting for %s", held_next_names(held, names, sizeof(names)));
 }
 
 const char *status_state(const struct device *device, char *buf, size_t size) {
@@ -56,6 +68,17 @@ const char *status_state(const struct device *device, char *buf, size_t size) {
         snprintf(buf, size, "idle");
     else
         describe_state(held, buf, size);
+    return buf;
+}
+
+const char *status_away(const struct device *device, char *buf, size_t size) {
+    const struct held *held = plan_in_use(device);
+    size_t used = 0;
+    buf[0] = '\0';
+    for (size_t i = 0; held && held_is_ready(held) && i < held->links_count && used < size; i++)
+        if (!link_is_ready(held->links[i], held->id, held->payload_bytes))
+            used += (size_t)snprintf(buf + used, size - used, "%s%s", used > 0 ? " and " : "",
+                                     held->links[i]->node);
     return buf;
 }
 
@@ -70,10 +93,44 @@ static uint64_t resident_bytes(void) {
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* The links of a plan, as a message lists them. */
+struct link_list_status {
+    Convoy__LinkStatus links[PLAN_REPLICAS_MAX], *pointers[PLAN_REPLICAS_MAX];
+};
+
+/* Each link for itself, and all of them together as one: their bytes, and the rate of all bytes
+ * while they were on their way. */
+static void fill_links(const struct held *held, struct link_list_status *list,
+                       Convoy__StageStatus *stage) {
+    double us = 0;
+    stage->bytes_out = 0;
+    for (size_t i = 0; i < held->links_count; i++) {
+        const struct link *link = held->links[i];
+        Convoy__LinkStatus *each = &list->links[i];
+        bool is_full = false;
+        convoy__link_status__init(each);
+        each->node = link->node;
+        each->address = link->address;
+        each->ready = link_is_ready(link, held->id, held->payload_bytes);
+        each->frames_out = link->frames_out;
+        each->in_flight = (uint32_t)link->under_way;
+        each->send_mbit = link_rate(link, &each->bytes_out, &is_full);
+        list->pointers[i] = each;
+        stage->bytes_out += each->bytes_out;
+        stage->send_full = stage->send_full || is_full;
+        us += each->send_mbit > 0 ? (double)each->bytes_out * 8 / each->send_mbit : 0;
+    }
+    stage->n_links = held->links_count;
+    stage->links = list->pointers;
+    stage->send_mbit = us > 0 ? (double)stage->bytes_out * 8 / us : 0;
+    if (held->links_count == 1) {
+        stage->address = held->links[0]->address;
+        stage->send_mbit = list->links[0].send_mbit;
+    }
+}
+
 static void fill_plan(const struct held *held, uint64_t now_us, Convoy__StageStatus *stage) {
     const struct plan_stage *own = &held->plan->stages[held->index];
-    uint64_t bytes = 0;
-    bool is_full = false;
     stage->plan.data = (uint8_t *)(uintptr_t)held->id;
     stage->plan.len = SHA256_SIZE;
     stage->first = (uint32_t)own->first;
@@ -84,12 +141,6 @@ static void fill_plan(const struct held *held, uint64_t now_us, Convoy__StageSta
     stage->arena_bytes = stage_arena_bytes(held->stage) * held->execs_count;
     uint64_t since_us = held->active_us ? held->active_us : held->ready_us;
     stage->uptime_plan_ms = since_us ? (now_us - since_us) / 1000 : 0;
-    if (held->link) {
-        stage->address = held->link->address;
-        stage->send_mbit = link_rate(held->link, &bytes, &is_full);
-        stage->send_full = is_full;
-        stage->bytes_out = bytes;
-    }
 }
 
 /* The plans that a device holds, as a message lists them. */
@@ -139,6 +190,7 @@ static void fill_facts(struct device *device, uint64_t now_us, Convoy__StageStat
 void status_own(struct device *device, Convoy__StageStatus *stage, char *state, size_t state_size) {
     const struct flow *flow = &device->flow;
     const struct held *held = plan_in_use(device);
+    struct link_list_status links;
     uint64_t now_us = device_now_us();
     size_t at_workers = workers_queued(device->workers);
     convoy__stage_status__init(stage);
@@ -165,8 +217,12 @@ void status_own(struct device *device, Convoy__StageStatus *stage, char *state, 
     stage->uptime_ms = (now_us - device->started_us) / 1000;
     stage->version = (char *)(uintptr_t)CONVOY_VERSION;
     fill_facts(device, now_us, stage);
-    if (held)
+    if (held) {
         fill_plan(held, now_us, stage);
+        fill_links(held, &links, stage);
+        stage->n_links = 0; /* the list is gone when this returns */
+        stage->links = NULL;
+    }
 }
 
 /* Answers with the own stage and those behind, which are borrowed. */
@@ -177,6 +233,7 @@ static void reply(struct device *device, const struct asker *asker,
     const struct held *held = plan_in_use(device);
     char state[CONFIG_NAME_MAX + 32];
     struct plan_list list;
+    struct link_list_status links;
     char *decisions[PILOT_DECISIONS_MAX];
     if (count > STAGES_MAX)
         count = STAGES_MAX;
@@ -187,6 +244,8 @@ static void reply(struct device *device, const struct asker *asker,
     }
     status_own(device, &own, state, sizeof(state));
     fill_plans(device, &list, &own);
+    if (held)
+        fill_links(held, &links, &own);
     stages[0] = &own;
     for (size_t i = 0; i < count; i++)
         stages[i + 1] = behind[i];
@@ -208,22 +267,81 @@ static void reply(struct device *device, const struct asker *asker,
     free(stages);
 }
 
-static void reply_unreachable(struct device *device, const struct asker *asker) {
-    const struct held *held = plan_in_use(device);
-    Convoy__StageStatus behind = CONVOY__STAGE_STATUS__INIT;
-    Convoy__StageStatus *stages[] = {&behind};
-    size_t count = 0;
-    if (held && !held_is_last(held)) {
-        const struct plan_stage *next = &held->plan->stages[held->index + 1];
-        behind.node = next->node;
-        behind.plan.data = (uint8_t *)(uintptr_t)held->id;
-        behind.plan.len = SHA256_SIZE;
-        behind.first = (uint32_t)next->first;
-        behind.last = (uint32_t)next->last;
-        behind.state = (char *)(uintptr_t) "unreachable";
-        count = 1;
+/* The entries of the devices behind, gathered from several answers. Borrowed but for the array. */
+struct behind {
+    Convoy__StageStatus **stages;
+    size_t count;
+};
+
+static bool is_unreachable(const Convoy__StageStatus *stage) {
+    return strcmp(stage->state, "unreachable") == 0;
+}
+
+/* Adds a device, or says more of one that an earlier answer called unreachable. */
+static void add_behind(struct behind *behind, Convoy__StageStatus *stage) {
+    for (size_t i = 0; i < behind->count; i++)
+        if (strcmp(behind->stages[i]->node, stage->node) == 0) {
+            if (is_unreachable(behind->stages[i]))
+                behind->stages[i] = stage;
+            return;
+        }
+    if (behind->count < STAGES_MAX)
+        behind->stages[behind->count++] = stage;
+}
+
+/* First each device of the next stage, then what is behind them. */
+static void reply_asked(struct device *device, const struct asker *asker, const struct held *held,
+                        const struct asked *asked) {
+    Convoy__StageStatus away[PLAN_REPLICAS_MAX];
+    struct behind behind = {.stages = calloc(STAGES_MAX, sizeof(*behind.stages))};
+    size_t count, next = plan_next(held->plan, held->index, &count);
+    if (!behind.stages) {
+        asker->done(asker->arg, asker->token, NULL);
+        return;
     }
-    reply(device, asker, stages, count);
+    for (size_t i = 0; i < count; i++) {
+        const struct plan_stage *stage = &held->plan->stages[next + i];
+        if (asked[i].status && asked[i].status->n_stages > 0) {
+            add_behind(&behind, asked[i].status->stages[0]);
+            continue;
+        }
+        convoy__stage_status__init(&away[i]);
+        away[i].node = stage->node;
+        away[i].plan.data = (uint8_t *)(uintptr_t)held->id;
+        away[i].plan.len = SHA256_SIZE;
+        away[i].first = (uint32_t)stage->first;
+        away[i].last = (uint32_t)stage->last;
+        away[i].state = (char *)(uintptr_t) "unreachable";
+        add_behind(&behind, &away[i]);
+    }
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 1; asked[i].status && k < asked[i].status->n_stages; k++)
+            add_behind(&behind, asked[i].status->stages[k]);
+    reply(device, asker, behind.stages, behind.count);
+    free(behind.stages);
+}
+
+/* Takes a request out of the list and releases it. */
+static void drop_pending(struct device *device, struct status_pending *pending) {
+    TAILQ_REMOVE(&device->status_requests, pending, entry);
+    for (size_t i = 0; i < pending->count; i++)
+        if (pending->asked[i].status)
+            convoy__status__free_unpacked(pending->asked[i].status, NULL);
+    held_unref(pending->held);
+    free(pending);
+}
+
+static void reply_pending(struct device *device, struct status_pending *pending) {
+    reply_asked(device, &pending->asker, pending->held, pending->asked);
+    drop_pending(device, pending);
+}
+
+/* Answers when nobody is waited for any more. */
+static void check_pending(struct device *device, struct status_pending *pending) {
+    for (size_t i = 0; i < pending->count; i++)
+        if (pending->asked[i].link)
+            return;
+    reply_pending(device, pending);
 }
 
 /* The time until the device behind counts as silent. */
@@ -240,32 +358,56 @@ static size_t count_pending(const struct device *device) {
     return count;
 }
 
-void status_ask(struct device *device, bool alone, uint64_t token, status_done *done, void *arg) {
-    const struct asker asker = {done, arg, token};
+static void send_request(struct link *link, uint64_t token, bool alone) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__StatusRequest behind = CONVOY__STATUS_REQUEST__INIT;
+    Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
+    request.token = token;
+    request.alone = alone;
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
+    message.status_request = &request;
+    conn_send(link->conn, &message);
+}
+
+static bool can_ask(const struct held *held) {
+    for (size_t i = 0; i < held->links_count; i++)
+        if (link_is_up(held->links[i]))
+            return true;
+    return false;
+}
+
+/* Asks every device of the next stage that can be reached. */
+static void ask_behind(struct status_pending *pending) {
+    const struct held *held = pending->held;
+    int asked = 0;
+    for (size_t i = 0; i < held->links_count; i++)
+        if (link_is_up(held->links[i])) {
+            pending->asked[i].link = held->links[i];
+            send_request(held->links[i], pending->own_token, asked++ >= ASKED_FOR_ALL);
+        }
+}
+
+void status_ask(struct device *device, bool alone, uint64_t token, status_done *done, void *arg) {
+    static const struct asked nobody[PLAN_REPLICAS_MAX];
+    const struct asker asker = {done, arg, token};
     struct held *held = plan_in_use(device);
     struct status_pending *pending = NULL;
-    if (alone) {
+    if (alone || !held || held_is_last(held)) {
         reply(device, &asker, NULL, 0);
         return;
     }
-    if (held && held->link && link_is_up(held->link) &&
-        count_pending(device) < (size_t)device->config->limits.status_requests)
+    if (can_ask(held) && count_pending(device) < (size_t)device->config->limits.status_requests)
         pending = calloc(1, sizeof(*pending));
     if (!pending) {
-        reply_unreachable(device, &asker);
+        reply_asked(device, &asker, held, nobody);
         return;
     }
     pending->asker = asker;
-    pending->link = held->link;
+    pending->held = held_ref(held);
+    pending->count = held->links_count;
     pending->own_token = (uint64_t)(uintptr_t)pending ^ uv_hrtime();
     pending->until_us = device_now_us() + patience_us(device, held);
     TAILQ_INSERT_TAIL(&device->status_requests, pending, entry);
-    behind.token = pending->own_token;
-    message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
-    message.status_request = &behind;
-    conn_send(held->link->conn, &message);
+    ask_behind(pending);
 }
 
 static void send_status(void *arg, uint64_t token, const Convoy__Status *status) {
@@ -286,28 +428,44 @@ void status_request(struct device *device, struct peer *peer,
     status_ask(device, request->alone, request->token, send_status, peer);
 }
 
+/* A copy that outlives the message; NULL when there is no memory. */
+static Convoy__Status *copy_status(const Convoy__Status *status) {
+    size_t size = convoy__status__get_packed_size(status);
+    uint8_t *bytes = malloc(size + 1);
+    if (!bytes)
+        return NULL;
+    convoy__status__pack(status, bytes);
+    Convoy__Status *copy = convoy__status__unpack(NULL, size, bytes);
+    free(bytes);
+    return copy;
+}
+
 void status_answered(struct device *device, struct link *link, const Convoy__Status *status) {
     struct status_pending *pending;
     TAILQ_FOREACH(pending, &device->status_requests, entry) {
-        if (pending->link == link && pending->own_token == status->token)
-            break;
+        if (pending->own_token != status->token)
+            continue;
+        for (size_t i = 0; i < pending->count; i++)
+            if (pending->asked[i].link == link) {
+                pending->asked[i].link = NULL;
+                pending->asked[i].status = copy_status(status);
+                check_pending(device, pending);
+                return;
+            }
     }
-    if (!pending)
-        return; /* too late */
-    TAILQ_REMOVE(&device->status_requests, pending, entry);
-    reply(device, &pending->asker, status->stages, status->n_stages);
-    free(pending);
+    /* Where there is none, it comes too late. */
 }
 
 void status_link_lost(struct device *device, struct link *link) {
     struct status_pending *pending, *next;
     for (pending = TAILQ_FIRST(&device->status_requests); pending; pending = next) {
         next = TAILQ_NEXT(pending, entry);
-        if (pending->link != link)
-            continue;
-        TAILQ_REMOVE(&device->status_requests, pending, entry);
-        reply_unreachable(device, &pending->asker);
-        free(pending);
+        for (size_t i = 0; i < pending->count; i++)
+            if (pending->asked[i].link == link) {
+                pending->asked[i].link = NULL;
+                check_pending(device, pending);
+                break;
+            }
     }
 }
 
@@ -315,10 +473,8 @@ void status_forget(struct device *device, const void *arg) {
     struct status_pending *pending, *next;
     for (pending = TAILQ_FIRST(&device->status_requests); pending; pending = next) {
         next = TAILQ_NEXT(pending, entry);
-        if (pending->asker.arg != arg)
-            continue;
-        TAILQ_REMOVE(&device->status_requests, pending, entry);
-        free(pending);
+        if (pending->asker.arg == arg)
+            drop_pending(device, pending);
     }
 }
 
@@ -326,10 +482,7 @@ void status_tick(struct device *device, uint64_t now_us) {
     struct status_pending *pending, *next;
     for (pending = TAILQ_FIRST(&device->status_requests); pending; pending = next) {
         next = TAILQ_NEXT(pending, entry);
-        if (now_us < pending->until_us)
-            continue;
-        TAILQ_REMOVE(&device->status_requests, pending, entry);
-        reply_unreachable(device, &pending->asker);
-        free(pending);
+        if (now_us >= pending->until_us)
+            reply_pending(device, pending);
     }
 }

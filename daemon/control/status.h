@@ -30,7 +30,8 @@ void status_forget(struct device *device, const void *arg);
 void status_request(struct device *device, struct peer *peer, const Convoy__StatusRequest *request);
 
 /* This device's own entry of a status: everything in it is borrowed, and but for `state`, which is
- * written to a buffer of the caller's, valid until the loop goes on. Plans are not listed. */
+ * written to a buffer of the caller's, valid until the loop goes on. Plans
+ * and links are not listed. */
 void status_own(struct device *device, Convoy__StageStatus *ret_stage, char *state,
                 size_t state_size);
 
@@ -46,5 +47,9 @@ void status_tick(struct device *device, uint64_t now_us);
 /* "ready", "waiting for NODE", "idle", "draining": the state of this device in a few words, in buf.
  */
 const char *status_state(const struct device *device, char *buf, size_t size);
+
+/* The devices of the next stage that cannot be used while others of it are: "pi-b", "pi-b and
+ * pi-c"; cut short where they do not fit, empty where there are none. Returns buf. */
+const char *status_away(const struct device *device, char *buf, size_t size);
 
 #endif

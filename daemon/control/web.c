@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define METRICS_BYTES (16 * 1024) /* more than all of them, with the longest names */
+#define METRICS_BYTES (32 * 1024) /* more than all of them, with the longest names */
 #define TEXT          "text/plain; charset=utf-8"
 
 extern const char web_page[]; /* page.html, by the Makefile */
@@ -38,12 +38,15 @@ static void serve_page(struct web *web, struct http_request *request) {
 /* ---- /health --------------------------------------------------------------------------------- */
 
 /* 200 when frames of this device's plans can be computed, 503 and the reason when not. A device
- * that waits to be recruited is healthy. */
+ * that waits to be recruited is healthy, and so is one whose next stage is shared by several of
+ * which one is there; those that are not are named. */
 static void serve_health(struct web *web, struct http_request *request) {
-    char state[CONFIG_NAME_MAX + 32], text[sizeof(state) + 1];
+    char state[CONFIG_NAME_MAX + 32], away[CONFIG_NAME_MAX + 1];
+    char text[sizeof(state) + sizeof(away) + 16];
     status_state(web->device, state, sizeof(state));
     bool is_well = strcmp(state, "ready") == 0 || strcmp(state, "idle") == 0;
-    snprintf(text, sizeof(text), "%s\n", state);
+    status_away(web->device, away, sizeof(away));
+    snprintf(text, sizeof(text), "%s%s%s\n", state, away[0] ? ", without " : "", away);
     answer(request, is_well ? 200 : 503, TEXT, text);
 }
 
@@ -156,6 +159,27 @@ static void add_numbers(struct metrics *metrics, const Convoy__Status *status) {
     }
 }
 
+/* Of each device of the next stage: several where they share it. */
+static void add_links(struct metrics *metrics, const Convoy__StageStatus *own) {
+    static const struct {
+        const char *name, *type, *help;
+    } rows[] = {
+        {"convoy_link_ready", "gauge", "1 when the device takes frames of the plan in use."},
+        {"convoy_link_frames_total", "counter", "Frames sent to the device."},
+        {"convoy_link_frames_in_flight", "gauge", "Of them, those without an answer yet."},
+    };
+    char node[2 * CONFIG_NAME_MAX + 4];
+    for (size_t i = 0; own->n_links > 0 && i < sizeof(rows) / sizeof(rows[0]); i++) {
+        add_head(metrics, rows[i].name, rows[i].type, rows[i].help);
+        for (size_t k = 0; k < own->n_links; k++) {
+            const Convoy__LinkStatus *link = own->links[k];
+            const double values[] = {link->ready, (double)link->frames_out, link->in_flight};
+            add(metrics, "%s{next=\"%s\"} %.17g\n", rows[i].name,
+                escape(link->node, node, sizeof(node)), values[i]);
+        }
+    }
+}
+
 static void answer_metrics(void *arg, uint64_t token, const Convoy__Status *status) {
     struct http_request *request = arg;
     char node[2 * CONFIG_NAME_MAX + 4], model[2 * CONFIG_NAME_MAX + 4];
@@ -170,6 +194,7 @@ static void answer_metrics(void *arg, uint64_t token, const Convoy__Status *stat
         escape(status->stages[0]->node, node, sizeof(node)),
         escape(status->model, model, sizeof(model)), CONVOY_VERSION);
     add_numbers(metrics, status);
+    add_links(metrics, status->stages[0]);
     http_answer(request, 200, "text/plain; version=0.0.4; charset=utf-8", metrics->text,
                 metrics->bytes);
     free(metrics);

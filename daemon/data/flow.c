@@ -1,11 +1,15 @@
 /* Happy path on the ingress: a client's Frame is checked against its credit, its session and the
  * stage's inputs, and becomes a frame (QUEUED) that keeps the received payload. When a worker has
- * room it takes the active plan and is COMPUTING; then it is WAITING for the link's credit,
+ * room it takes the active plan and is COMPUTING; then it is WAITING for the next device's credit,
  * SENDING, SENT; the Result comes up the link, it is ANSWERED, and when the kernel has taken the
  * answer for the client it ends. On a later device the origin is an upstream device instead of a
  * session, the plan comes with the frame, and its memory is released as soon as its outputs have
  * been written: what is left is a name in a table, so that the Result finds its way. On the last
  * stage COMPUTING leads to ANSWERED.
+ *
+ * Where several devices share the next stage (its replicas), each frame is dealt to one of them,
+ * when it is its turn to be sent: see choose_link(). From then on it is with that device, until it
+ * is answered or the link breaks; a later attempt may go to another.
  *
  * Failure modes:
  * - A device behind cannot take a frame, or the link to it breaks. The ingress queues the frame
@@ -18,12 +22,17 @@
  * - The same frame is sent twice (by an ingress whose link broke, over the new connection): the
  * newer one takes the place of the older, and the first result to come answers it; the second finds
  * no frame. The ingress ends a frame with its first answer: no client sees two.
+ * - The same frame comes from two devices (from a replica that fell silent with it and is back, and
+ * from the one that it was dealt to then): which is the newer attempt cannot be told here, so both
+ * go on. The device behind takes the second for a repetition of the first; a result answers both,
+ * and the one whose origin is not waiting for it any more finds no frame there.
  * - The client goes away: see session.h.
  *
  * Bounds: what arrives is bounded by credits. What is computed and not yet written to the next
  * device is bounded here: no frame that must go on from here starts while as many as `queue` (but
  * at least two per worker) are COMPUTING, WAITING or SENDING. So a slow device behind slows this
- * one, and through credits the source.
+ * one, and through credits the source. With replicas behind, SENDING is bounded so for each of
+ * them, and the one with the fewest counts: one that takes nothing does not stop the others.
  */
 #include "daemon/data/flow.h"
 
@@ -47,10 +56,24 @@ static const uint8_t zeros[TENSOR_ALIGN]; /* the gaps between tensors in a paylo
 
 /* ---- life of a frame ------------------------------------------------------------------------- */
 
+static bool is_with_link(enum frame_state state) {
+    return state == FRAME_SENDING || state == FRAME_SENT;
+}
+
+/* From SENDING until it leaves SENT a frame belongs to a link, which counts it. */
 static void set_state(struct flow *flow, struct frame *frame, enum frame_state state) {
+    struct link *link = frame->link;
     flow->counts[frame->state]--;
-    frame->state = state;
     flow->counts[state]++;
+    if (link) {
+        link->sending += state == FRAME_SENDING;
+        link->sending -= frame->state == FRAME_SENDING;
+        link->under_way += is_with_link(state);
+        link->under_way -= is_with_link(frame->state);
+    }
+    if (!is_with_link(state))
+        frame->link = NULL;
+    frame->state = state;
 }
 
 static void drop_held(struct frame *frame) {
@@ -330,7 +353,6 @@ static void on_retry(uv_timer_t *timer);
 static void give_back(struct device *device, struct frame *frame, Convoy__Code code,
                       const char *text, bool delay) {
     struct flow *flow = &device->flow;
-    frame->link = NULL;
     if (!frame->origin->is_session) {
         frame_move(frame, NULL);
         refuse(device, frame, code, true, text);
@@ -370,7 +392,6 @@ static bool give_up(struct device *device, struct frame *frame, Convoy__Code cod
     snprintf(text, sizeof(text), "%d attempts have failed (`limits: attempts:`); the last: %.400s",
              limit, reason);
     frame_move(frame, NULL);
-    frame->link = NULL;
     refuse(device, frame, code, false, text);
     return true;
 }
@@ -382,12 +403,8 @@ void flow_link_lost(struct device *device, struct link *link) {
     /* Should one of them be why, it is the one that has been there longest. */
     if (frame)
         give_up(device, frame, CONVOY__CODE__CODE_LINK_LOST, why);
-    struct frame_list *const lists[] = {&link->sent, &link->waiting};
-    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
-        while ((frame = TAILQ_FIRST(lists[i])) != NULL) {
-            give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST, why, false);
-            count++;
-        }
+    for (; (frame = TAILQ_FIRST(&link->sent)) != NULL; count++)
+        give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST, why, false);
     if (count > 0)
         log_warning("link to %s lost with %zu frames in flight: %s", link->node, count,
                     planset_ingress(&device->plans) ? "they will be sent again"
@@ -406,13 +423,10 @@ static void give_back_unready(struct device *device, struct frame_list *list, co
 
 void flow_plans_changed(struct device *device) {
     struct flow *flow = &device->flow;
-    struct link *link;
     give_back_unready(device, &flow->transit, "the devices behind are not ready for this plan");
-    TAILQ_FOREACH(link, &device->links, entry) {
-        give_back_unready(device, &link->waiting,
-                          "the devices behind are not ready for this plan any more");
-        flow_pump(device, link);
-    }
+    give_back_unready(device, &flow->waiting,
+                      "the devices behind are not ready for this plan any more");
+    flow_pump(device);
     queue_retrying(flow);
     flow_dispatch(device);
 }
@@ -458,7 +472,8 @@ static void refuse_message(struct device *device, struct peer *peer, const Convo
 /* True when the frame need not be looked at: it is here already, or just answered. */
 static bool is_repeated(struct device *device, struct peer *peer, const Convoy__Frame *message) {
     struct origin *origin = peer_origin(peer);
-    struct frame *frame = flights_find(&device->flow.flights, message->session, message->sequence);
+    struct frame *frame =
+        flights_find(&device->flow.flights, origin, message->session, message->sequence);
     if (!origin->is_session) {
         if (frame)
             frame_end(&device->flow, frame); /* the newer attempt takes its place */
@@ -505,13 +520,12 @@ static struct frame *make_frame(struct device *device, struct origin *origin,
     struct flow *flow = &device->flow;
     struct buffer *tensors = pool_get(device->pool, held->inputs_count * sizeof(struct tensor));
     struct frame *frame =
-        tensors ? flights_add(&flow->flights, message->session, message->sequence) : NULL;
+        tensors ? flights_add(&flow->flights, origin, message->session, message->sequence) : NULL;
     if (!frame) {
         buffer_unref(tensors);
         return NULL;
     }
     frame->device = device;
-    frame->origin = origin;
     frame->holds_slot = true;
     frame->state = FRAME_QUEUED;
     flow->counts[FRAME_QUEUED]++;
@@ -613,10 +627,20 @@ static void refuse_pending(struct device *device) {
     }
 }
 
+/* True when one more frame of a plan may be computed. What is being written to a device that takes
+ * nothing does not keep frames from the others of its stage. */
+static bool has_room_ahead(const struct device *device, const struct held *held) {
+    size_t least = held->links_count > 0 ? SIZE_MAX : 0;
+    for (size_t i = 0; i < held->links_count; i++)
+        if (held->links[i]->sending < least)
+            least = held->links[i]->sending;
+    return device->flow.jobs + device->flow.counts[FRAME_WAITING] + least < flow_busy_max(device);
+}
+
 /* The frame whose turn it is, under a plan that is ready; NULL: none can start now. Without room
  * ahead only one that ends here can: two devices that have a line in each direction would wait for
  * each other otherwise. */
-static struct frame *next_to_start(struct device *device, bool has_room_ahead) {
+static struct frame *next_to_start(struct device *device) {
     struct flow *flow = &device->flow;
     struct frame *frame, *next;
     for (frame = TAILQ_FIRST(&flow->transit); frame; frame = next) {
@@ -624,13 +648,13 @@ static struct frame *next_to_start(struct device *device, bool has_room_ahead) {
         if (!held_is_ready(frame->held))
             give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST,
                       "the devices behind are not ready for this plan", false);
-        else if (has_room_ahead || held_is_last(frame->held))
+        else if (held_is_last(frame->held) || has_room_ahead(device, frame->held))
             return frame;
     }
     struct held *active = planset_active(&device->plans);
     if (!active && !planset_ingress(&device->plans))
         refuse_pending(device);
-    if (!active || (!has_room_ahead && !held_is_last(active)))
+    if (!active || (!held_is_last(active) && !has_room_ahead(device, active)))
         return NULL;
     while ((frame = TAILQ_FIRST(&flow->pending)) != NULL) {
         if (memcmp(frame->inputs_id, active->inputs_id, sizeof(frame->inputs_id)) == 0) {
@@ -684,10 +708,8 @@ uint32_t flow_busy_max(const struct device *device) {
 void flow_dispatch(struct device *device) {
     struct flow *flow = &device->flow;
     size_t jobs_max = JOBS_PER_WORKER * (size_t)device->config->workers;
-    size_t ahead_max = flow_busy_max(device);
     while (!device->stopping && flow->jobs < jobs_max) {
-        size_t ahead = flow->jobs + flow->counts[FRAME_WAITING] + flow->counts[FRAME_SENDING];
-        struct frame *frame = next_to_start(device, ahead < ahead_max);
+        struct frame *frame = next_to_start(device);
         if (!frame)
             break;
         start(device, frame);
@@ -777,11 +799,9 @@ void flow_computed(void *arg, struct frame *frame) {
         give_back(device, frame, CONVOY__CODE__CODE_LINK_LOST,
                   "the connection to the next device broke", false);
     } else {
-        struct link *link = frame->held->link;
-        frame->link = link;
         set_state(flow, frame, FRAME_WAITING);
-        frame_move(frame, &link->waiting);
-        flow_pump(device, link);
+        frame_move(frame, &flow->waiting);
+        flow_pump(device);
     }
     frame_unref(flow, frame);
     flow_dispatch(device);
@@ -838,72 +858,111 @@ static int send_frame(struct device *device, struct link *link, struct frame *fr
                           frame);
     if (rc == 0) {
         frame->refs++;
+        frame->link = link;
         set_state(&device->flow, frame, FRAME_SENDING);
         frame_move(frame, &link->sent);
+        link->credits--;
+        link->frames_out++;
+        link->turn = ++device->flow.turns;
     }
     return rc;
 }
 
-void flow_pump(struct device *device, struct link *link) {
-    struct frame *frame;
-    while (link_is_up(link) && link->credits > 0 && (frame = TAILQ_FIRST(&link->waiting)) != NULL) {
+/* The link whose turn a frame is: of those to the devices that share the next stage, that are ready
+ * and have given credits, the one with the fewest frames under way; where they are equal, the one
+ * that has waited longest. So equal devices take turns, a slow one is sent as many as it answers,
+ * and one that is silent no more than its credits. NULL: none can take a frame now. */
+static struct link *choose_link(const struct device *device, const struct held *held) {
+    struct link *best = NULL;
+    for (size_t i = 0; i < held->links_count; i++) {
+        struct link *link = held->links[i];
+        if (!link_is_up(link) || link->credits == 0 || link->sending >= flow_busy_max(device) ||
+            !link_is_ready(link, held->id, held->payload_bytes))
+            continue;
+        if (!best || link->under_way < best->under_way ||
+            (link->under_way == best->under_way && link->turn < best->turn))
+            best = link;
+    }
+    return best;
+}
+
+void flow_pump(struct device *device) {
+    struct frame *frame, *next;
+    for (frame = TAILQ_FIRST(&device->flow.waiting); frame; frame = next) {
+        struct link *link = choose_link(device, frame->held);
+        next = TAILQ_NEXT(frame, place);
+        if (!link)
+            continue;
         int rc = send_frame(device, link, frame);
-        if (rc == -ENOTCONN)
-            return; /* its end is on the way, and will give everything back */
-        if (rc < 0) {
+        if (rc < 0 && rc != -ENOTCONN) /* that one's end is on the way */
             conn_close(link->conn, "out of memory");
-            return;
-        }
-        link->credits--;
     }
 }
 
 /* ---- answers from behind --------------------------------------------------------------------- */
 
+/* An attempt at a frame that has no answer yet; NULL: none. */
+static struct frame *find_unanswered(const struct flights *flights, uint64_t session,
+                                     uint64_t sequence) {
+    struct frame *frame = flights_next(flights, session, sequence, NULL);
+    while (frame && frame->state == FRAME_ANSWERED)
+        frame = flights_next(flights, session, sequence, frame);
+    return frame;
+}
+
 int flow_result(struct device *device, const Convoy__Message *message, struct buffer *payload,
                 size_t payload_bytes, struct err *err) {
     const Convoy__Result *result = message->result;
+    const struct flights *flights = &device->flow.flights;
     struct flow_scratch *scratch = device->flow.scratch;
-    struct frame *frame = flights_find(&device->flow.flights, result->session, result->sequence);
+    struct frame *frame;
     struct buffer *header;
     size_t bytes;
     int rc = message_check_tensors(result->tensors, result->n_tensors, payload_bytes, NULL, 0,
                                    scratch->descs, scratch->offsets, err);
-    if (rc < 0 || !frame || frame->state == FRAME_ANSWERED) {
-        buffer_unref(payload); /* malformed; or nobody waits for it; or it is the second one */
-        return rc;
+    /* Where there is none, nobody waits for it, or it is the second one. */
+    while (rc == 0 &&
+           (frame = find_unanswered(flights, result->session, result->sequence)) != NULL) {
+        frame_move(frame, NULL);
+        if (conn_pack(device->pool, message, payload_bytes, &header, &bytes) < 0) {
+            cannot_answer(device, frame);
+            continue;
+        }
+        frame->answer_payload = payload ? buffer_ref(payload) : NULL;
+        frame->answer_payload_bytes = payload_bytes;
+        answer(device, frame, header, bytes, true);
     }
-    frame_move(frame, NULL);
-    if (conn_pack(device->pool, message, payload_bytes, &header, &bytes) < 0) {
-        buffer_unref(payload);
-        cannot_answer(device, frame);
-        return 0;
-    }
-    frame->answer_payload = payload;
-    frame->answer_payload_bytes = payload_bytes;
-    answer(device, frame, header, bytes, true);
-    flow_dispatch(device);
-    return 0;
+    buffer_unref(payload);
+    if (rc == 0)
+        flow_dispatch(device);
+    return rc;
+}
+
+/* An attempt at a frame that is with the device behind link; NULL: none. */
+static struct frame *find_sent(const struct flights *flights, const struct link *link,
+                               uint64_t session, uint64_t sequence) {
+    struct frame *frame = flights_next(flights, session, sequence, NULL);
+    while (frame && frame->link != link)
+        frame = flights_next(flights, session, sequence, frame);
+    return frame;
 }
 
 void flow_refusal(struct device *device, struct link *link, const Convoy__Message *message) {
     const Convoy__Refusal *refusal = message->refusal;
-    struct frame *frame = flights_find(&device->flow.flights, refusal->session, refusal->sequence);
-    if (!frame || frame->link != link ||
-        (frame->state != FRAME_SENT && frame->state != FRAME_SENDING))
-        return; /* about an attempt that is over */
-    if (frame->origin->is_session && refusal->retry) {
+    const struct flights *flights = &device->flow.flights;
+    struct frame *frame;
+    /* Where there is none, it is about an attempt that is over. */
+    while ((frame = find_sent(flights, link, refusal->session, refusal->sequence)) != NULL) {
         log_refusal(device, refusal, refusal->node);
-        if (give_up(device, frame, refusal->code, refusal->text))
-            return;
-        give_back(device, frame, refusal->code, refusal->text, true);
-        return;
+        if (frame->origin->is_session && refusal->retry) {
+            if (!give_up(device, frame, refusal->code, refusal->text))
+                give_back(device, frame, refusal->code, refusal->text, true);
+            continue;
+        }
+        frame_move(frame, NULL);
+        device->flow.stats.frames_refused++;
+        answer_refusal(device, frame, message);
     }
-    frame_move(frame, NULL);
-    frame->link = NULL;
-    device->flow.stats.frames_refused++;
-    log_refusal(device, refusal, refusal->node);
-    answer_refusal(device, frame, message);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -928,6 +987,7 @@ int flow_init(struct flow *flow, struct device *device) {
     flights_init(&flow->flights);
     TAILQ_INIT(&flow->transit);
     TAILQ_INIT(&flow->pending);
+    TAILQ_INIT(&flow->waiting);
     TAILQ_INIT(&flow->retrying);
     for (size_t i = 0; i < MESSAGE_TENSORS_MAX; i++)
         convoy__tensor__init(&flow->scratch->wire[i]);

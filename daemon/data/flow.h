@@ -35,9 +35,11 @@ struct flow {
     struct frame_list transit;  /* QUEUED, of upstream devices: their plan is given */
     struct frame_list pending;  /* QUEUED, of clients: they take the plan that is active when it is
                                    their turn */
+    struct frame_list waiting;  /* WAITING, in the order in which they were computed */
     struct frame_list retrying; /* of clients: refused behind, back in pending soon */
     size_t counts[FRAME_DROPPED + 1]; /* frames in each state */
     size_t jobs;                      /* that workers have */
+    uint64_t turns;                   /* frames that were dealt to links, ever */
     uv_timer_t retry;
     bool overdue_logged;
     uint64_t log_second;
@@ -82,10 +84,11 @@ void flow_tick(struct device *device, uint64_t now_us);
 /* Starts as many queued frames as there is room for. */
 void flow_dispatch(struct device *device);
 
-/* Writes frames that wait for a link, as its credits allow. */
-void flow_pump(struct device *device, struct link *link);
+/* Deals frames that wait to the links of their plans, as credits allow. */
+void flow_pump(struct device *device);
 
-/* The connection of link is gone: what it had is sent again, or given back to upstream. */
+/* The connection of link is gone: what it had is sent again, or given back to upstream.
+ * device_plans_changed() follows. */
 void flow_link_lost(struct device *device, struct link *link);
 
 /* Which plans are ready has changed: gives back what waits for one that is not, then dispatches. */

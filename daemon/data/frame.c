@@ -25,17 +25,27 @@ static size_t bucket_of(uint64_t session, uint64_t sequence) {
     return (size_t)(hash >> 52) % FLIGHTS_BUCKETS;
 }
 
-struct frame *flights_find(const struct flights *flights, uint64_t session, uint64_t sequence) {
-    struct frame *frame = flights->buckets[bucket_of(session, sequence)];
+struct frame *flights_next(const struct flights *flights, uint64_t session, uint64_t sequence,
+                           const struct frame *after) {
+    struct frame *frame = after ? after->hash_next : flights->buckets[bucket_of(session, sequence)];
     while (frame && (frame->session != session || frame->sequence != sequence))
         frame = frame->hash_next;
     return frame;
 }
 
-struct frame *flights_add(struct flights *flights, uint64_t session, uint64_t sequence) {
+struct frame *flights_find(const struct flights *flights, const struct origin *origin,
+                           uint64_t session, uint64_t sequence) {
+    struct frame *frame = flights_next(flights, session, sequence, NULL);
+    while (frame && frame->origin != origin)
+        frame = flights_next(flights, session, sequence, frame);
+    return frame;
+}
+
+struct frame *flights_add(struct flights *flights, struct origin *origin, uint64_t session,
+                          uint64_t sequence) {
     struct frame *frame = flights->free;
     struct frame **bucket = &flights->buckets[bucket_of(session, sequence)];
-    assert(!flights_find(flights, session, sequence));
+    assert(!flights_find(flights, origin, session, sequence));
     if (frame) {
         flights->free = frame->hash_next;
         memset(frame, 0, sizeof(*frame));
@@ -45,6 +55,7 @@ struct frame *flights_add(struct flights *flights, uint64_t session, uint64_t se
             return NULL;
         flights->made++;
     }
+    frame->origin = origin;
     frame->session = session;
     frame->sequence = sequence;
     frame->refs = 1;

@@ -1,6 +1,9 @@
 /* A frame on this device, and the table of all of them.
  *
- * A frame is known by (session, sequence). It is made when it arrives and dies when its answer has
+ * A frame is known by (session, sequence), and by who sent it here: behind a stage that several
+ * devices share, the same frame may come from two of them, when it was dealt to one that then fell
+ * silent and to another. These are two attempts, each is answered to its own origin, and a result
+ * from behind answers both. It is made when it arrives and dies when its answer has
  * been written to where it came from, or when nobody waits for it any more. Whoever still needs its
  * memory meanwhile (a worker, a write under way) holds a reference.
  *
@@ -43,7 +46,7 @@ enum frame_state {
     FRAME_QUEUED,    /* waits for a worker (on the ingress also: for a plan that is ready) */
     FRAME_RETRYING,  /* refused by a device behind; soon queued again. Ingress only */
     FRAME_COMPUTING, /* a worker has it, or will next */
-    FRAME_WAITING,   /* computed; waits for the link's credit */
+    FRAME_WAITING,   /* computed; waits for a link's credit */
     FRAME_SENDING,   /* being written to the next device */
     FRAME_SENT,      /* the next device has it */
     FRAME_ANSWERED,  /* its answer is here; waits for the client, or is being written */
@@ -59,7 +62,7 @@ struct frame {
     struct origin *origin;        /* NULL when dropped */
     struct device *device;
     struct held *held; /* its plan, with a reference; NULL: none yet */
-    struct link *link; /* the link it waits for or went down; valid in those states */
+    struct link *link; /* the link that it goes or went down: SENDING and SENT; else NULL */
     struct buffer *input, *output, *answer_header, *answer_payload;
     size_t answer_header_bytes, answer_payload_bytes;
     struct buffer *tensors; /* memory of the next two */
@@ -86,7 +89,7 @@ struct frame {
 
 #define FLIGHTS_BUCKETS 4096
 
-/* The frames of a device by (session, sequence), and the memory of those that are no more. */
+/* The frames of a device by name and origin, and the memory of those that are no more. */
 struct flights {
     struct frame *buckets[FLIGHTS_BUCKETS];
     struct frame *free; /* by hash_next */
@@ -98,12 +101,19 @@ struct flights {
 void flights_init(struct flights *flights);
 void flights_fini(struct flights *flights);
 
-/* The frame, or NULL. Borrowed. */
-struct frame *flights_find(const struct flights *flights, uint64_t session, uint64_t sequence);
+/* The frame that origin sent, or NULL. Borrowed. */
+struct frame *flights_find(const struct flights *flights, const struct origin *origin,
+                           uint64_t session, uint64_t sequence);
 
-/* A zeroed frame in the table with one reference, which the table's entry stands for. No frame of
- * that name may be there. NULL when there is no memory. */
-struct frame *flights_add(struct flights *flights, uint64_t session, uint64_t sequence);
+/* The attempts at a frame, whoever sent them: the first one (after NULL), or the one behind after;
+ * NULL: no more. Borrowed. */
+struct frame *flights_next(const struct flights *flights, uint64_t session, uint64_t sequence,
+                           const struct frame *after);
+
+/* A zeroed frame of origin in the table with one reference, which the table's entry stands for. No
+ * frame of that name and origin may be there. NULL when there is no memory. */
+struct frame *flights_add(struct flights *flights, struct origin *origin, uint64_t session,
+                          uint64_t sequence);
 
 /* Takes a frame out of the table; its reference is the caller's now. */
 void flights_remove(struct flights *flights, struct frame *frame);

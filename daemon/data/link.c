@@ -84,7 +84,7 @@ static void handle_credit(struct link *link, const Convoy__Message *message) {
         return;
     }
     link->credits += frames;
-    flow_pump(link->device, link);
+    flow_pump(link->device);
     flow_dispatch(link->device);
 }
 
@@ -329,7 +329,6 @@ struct link *link_start(struct device *device, enum link_kind kind, const char *
         free(link);
         return NULL;
     }
-    TAILQ_INIT(&link->waiting);
     TAILQ_INIT(&link->sent);
     backoff_init(&link->backoff, uv_hrtime() ^ ((uint64_t)getpid() << 32));
     uv_timer_init(device->loop, &link->timer);

@@ -1,7 +1,7 @@
 /* A connection to another device that this one makes and keeps up: to the next device of one or
- * more plans, with its credits, what that device has announced, and the frames that wait for it or
- * are with it; or from an ingress to any device that it hands plans out to, on which no frames
- * travel. */
+ * more plans (one for each, where several share the next stage), with its credits, what that device
+ * has announced, and the frames that are with it; or from an ingress to any device that it hands
+ * plans out to, on which no frames travel. */
 #ifndef CONVOY_DAEMON_DATA_LINK_H
 #define CONVOY_DAEMON_DATA_LINK_H
 
@@ -38,10 +38,13 @@ struct link {
     enum link_state state;
     struct conn *conn; /* from CONNECTING on */
     uint32_t credits;
+    size_t sending, under_way; /* of frames: being written; those, and sent without an answer yet */
+    uint64_t frames_out;       /* ever sent */
+    uint64_t turn;             /* of flow.turns, when a frame was last dealt to it */
     uint8_t ready[LINK_PLANS_MAX][SHA256_SIZE];
     size_t ready_count;
-    uint64_t max_payload; /* of the device behind */
-    struct frame_list waiting, sent;
+    uint64_t max_payload;   /* of the device behind */
+    struct frame_list sent; /* those under way */
     struct backoff backoff;
     uv_timer_t timer;
     uv_getaddrinfo_t resolve;

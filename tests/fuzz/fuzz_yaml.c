@@ -6,13 +6,21 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* True when only devices of the same stage follow. */
+static bool is_in_last_stage(const struct config *config, size_t i) {
+    while (i + 1 < config->pipeline_count && config->pipeline[i + 1].shares)
+        i++;
+    return i + 1 == config->pipeline_count;
+}
+
 static void check(const struct config *config) {
     assert(config->node && config->threads >= 1 && config->workers >= 1 && config->queue >= 1);
     assert(!config->key && !config->http && (!config->pipeline_count || config->model));
     for (size_t i = 0; i < config->pipeline_count; i++) {
         const struct config_stage *stage = &config->pipeline[i];
         assert(stage->node && stage->address && stage->line > 0 && stage->column > 0);
-        assert(!stage->until == (i + 1 == config->pipeline_count));
+        assert(!stage->until == is_in_last_stage(config, i));
+        assert(!stage->shares || i > 1);
     }
 }
 

@@ -163,7 +163,7 @@ static void plan_id(const struct scene *scene, size_t count, const size_t *cuts,
     size_t layers = model_layers_count(oracle.model);
     for (size_t i = 0; i < count; i++)
         requests[i] = (struct plan_request){scene->line.all[i].node, "127.0.0.1:1",
-                                            i + 1 < count ? cuts[i] : layers - 1};
+                                            i + 1 < count ? cuts[i] : layers - 1, false};
     assert_int_equal(model_identity(oracle.model, model_id), 0);
     assert_int_equal(plan_build(model_id, layers, requests, count, &plan, NULL), 0);
     memcpy(ret_id, plan->id, SHA256_SIZE);
@@ -479,8 +479,8 @@ static void make_part(struct bench *bench, size_t first, size_t last) {
 
 static void set_bench(struct bench *bench, const char *extra) {
     size_t layers = model_layers_count(oracle.model);
-    const struct plan_request requests[] = {{"pi-a", "127.0.0.1:1", 7},
-                                            {"pi-b", "127.0.0.1:2", layers - 1}};
+    const struct plan_request requests[] = {{"pi-a", "127.0.0.1:1", 7, false},
+                                            {"pi-b", "127.0.0.1:2", layers - 1, false}};
     memset(bench, 0, sizeof(*bench));
     daemons_init(&bench->line, 2, MODEL);
     daemons_configure_idle(&bench->line, 1, extra);
@@ -932,8 +932,8 @@ static void a_plan_whose_ingress_has_gone_makes_room_for_another(void **state) {
     struct bench bench;
     struct client first;
     size_t layers = model_layers_count(oracle.model);
-    const struct plan_request requests[] = {{"pi-x", "127.0.0.1:1", 7},
-                                            {"pi-b", "127.0.0.1:2", layers - 1}};
+    const struct plan_request requests[] = {{"pi-x", "127.0.0.1:1", 7, false},
+                                            {"pi-b", "127.0.0.1:2", layers - 1, false}};
     uint64_t bytes = measure_stage(8, layers);
     char extra[64];
     (void)state;

@@ -115,18 +115,34 @@ void daemons_fini(struct daemons *daemons) {
     folder_remove(daemons->folder);
 }
 
+static void write_device(FILE *file, const struct daemon_process *process, const char *indent) {
+    fprintf(file, "%s- {node: %s, address: 127.0.0.1:%u}\n", indent, process->node, process->port);
+}
+
+/* Stage by stage: a device, or the replicas that follow it. */
+static void write_pipeline(FILE *file, const struct daemons *daemons, const char *const *untils) {
+    size_t cut = 0;
+    for (int s = 0, next; s < daemons->count; s = next) {
+        for (next = s + 1; next < daemons->count && daemons->shares[next];)
+            next++;
+        if (next == s + 1)
+            fprintf(file, "  - node: %s\n    address: 127.0.0.1:%u\n", daemons->all[s].node,
+                    daemons->all[s].port);
+        else
+            fprintf(file, "  - replicas:\n");
+        for (int i = s; next > s + 1 && i < next; i++)
+            write_device(file, &daemons->all[i], "      ");
+        if (next < daemons->count)
+            fprintf(file, "    until: %s\n", untils[cut++]);
+    }
+}
+
 void daemons_configure(struct daemons *daemons, int i, const char *const *untils) {
     FILE *file = fopen(daemons->all[i].yaml, "we");
     assert_non_null(file);
     fprintf(file, "node: %s\nmodel: %s\n%spipeline:\n", daemons->all[i].node, daemons->model,
             daemons->extra);
-    for (int s = 0; s < daemons->count; s++) {
-        fprintf(file, "  - {node: %s, address: 127.0.0.1:%u", daemons->all[s].node,
-                daemons->all[s].port);
-        if (s + 1 < daemons->count)
-            fprintf(file, ", until: %s", untils[s]);
-        fprintf(file, "}\n");
-    }
+    write_pipeline(file, daemons, untils);
     assert_int_equal(fclose(file), 0);
 }
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define DAEMONS_MAX    4
+#define DAEMONS_MAX    5
 #define DAEMONS_CAP_MS 30000 /* no wait is longer */
 
 struct daemon_process {
@@ -23,8 +23,9 @@ struct daemons {
     char folder[128];
     struct daemon_process all[DAEMONS_MAX]; /* "pi-a", "pi-b", ... in the line's order */
     int count;
-    const char *model; /* of the next daemons_configure() */
-    const char *extra; /* further lines of YAML, or "" */
+    bool shares[DAEMONS_MAX]; /* of the next daemons_configure(): i is a replica of i - 1 */
+    const char *model;        /* of the next daemons_configure() */
+    const char *extra;        /* further lines of YAML, or "" */
 };
 
 /* A temporary folder and count bound sockets; nothing runs yet. model is a path from the
@@ -34,7 +35,7 @@ void daemons_init(struct daemons *daemons, int count, const char *model);
 /* Kills what runs, removes the folder. Shows the logs when the test has failed meanwhile. */
 void daemons_fini(struct daemons *daemons);
 
-/* Writes the YAML of daemon i: the whole line, with count - 1 cuts. */
+/* Writes the YAML of daemon i: the whole line, with a cut behind every stage but the last. */
 void daemons_configure(struct daemons *daemons, int i, const char *const *untils);
 void daemons_configure_all(struct daemons *daemons, const char *const *untils);
 

@@ -283,7 +283,8 @@ static void unknown_key_is_refused_with_the_nearest(void **state) {
         {"model: m\npipeline:\n  - node: a\n    adress: 1:1\n",
          "f.yaml:4:5: unknown key 'adress' (did you mean 'address'?)"},
         {"model: m\npipeline:\n  - {node: a, address: b:1, to: c}\n",
-         "f.yaml:3:29: unknown key 'to'; stage 1 of 'pipeline' may have: node, address, until"},
+         "f.yaml:3:29: unknown key 'to'; stage 1 of 'pipeline' may have: node, address, replicas, "
+         "until"},
     };
     (void)state;
     expect_refusals(refusals, LENGTH(refusals));
@@ -429,6 +430,115 @@ static void contradictory_pipeline_is_refused(void **state) {
     };
     (void)state;
     expect_refusals(refusals, LENGTH(refusals));
+}
+
+#define HEAD  "model: m\npipeline:\n  - {node: a, address: h:1, until: x}\n"
+#define PAIR  "[{node: b, address: h:2}, {node: c, address: h:3}]"
+#define THIRD "  - {node: d, address: h:4}\n"
+
+static void devices_that_share_a_stage_follow_each_other_in_the_pipeline(void **state) {
+    (void)state;
+    struct config *config =
+        parse_good("node: c\n" HEAD "  - replicas:\n      - {node: b, address: h:2}\n"
+                   "      - {node: c, address: 127.0.0.1:3}\n    until: y\n" THIRD,
+                   "f.yaml");
+
+    assert_int_equal(config->pipeline_count, 4);
+    static const bool shares[] = {false, false, true, false};
+    static const char *const nodes[] = {"a", "b", "c", "d"}, *const untils[] = {"x", "y", "y"};
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(config->pipeline[i].shares, shares[i]);
+        assert_string_equal(config->pipeline[i].node, nodes[i]);
+        if (i < 3)
+            assert_string_equal(config->pipeline[i].until, untils[i]);
+    }
+    assert_null(config->pipeline[3].until);
+    assert_int_equal(config->pipeline[2].line, 7);
+    assert_int_equal(config_find_stage(config), 2);
+    assert_int_equal(config_override(config, NULL, NULL, NULL), 0);
+    assert_string_equal(config->listen, "127.0.0.1:3"); /* each on its own address */
+    config_free(config);
+}
+
+static void devices_may_share_the_last_stage(void **state) {
+    (void)state;
+    struct config *config = parse_good(HEAD "  - replicas: " PAIR "\n", "f.yaml");
+
+    assert_int_equal(config->pipeline_count, 3);
+    assert_null(config->pipeline[1].until);
+    assert_null(config->pipeline[2].until);
+    assert_true(config->pipeline[2].shares);
+    config_free(config);
+}
+
+static void contradictory_replicas_are_refused(void **state) {
+    static const struct refusal refusals[] = {
+        {"model: m\npipeline:\n  - {replicas: " PAIR ", until: x}\n" THIRD,
+         "f.yaml:3:6: the first stage cannot have 'replicas': clients connect to its device, which "
+         "keeps each frame until it is answered"},
+        {HEAD "  - {replicas: [{node: b, address: h:2}]}\n",
+         "f.yaml:4:16: 'replicas' lists the devices that share a stage, at least two: for one "
+         "write its 'node' and 'address' in the stage itself"},
+        {HEAD "  - {replicas: []}\n",
+         "f.yaml:4:16: 'replicas' lists the devices that share a stage, at least two: for one "
+         "write its 'node' and 'address' in the stage itself"},
+        {HEAD "  - {replicas: b}\n",
+         "f.yaml:4:16: 'replicas' must be a list of devices ('- {node: ..., address: ...}'), not "
+         "'b'"},
+        {HEAD "  - {node: e, replicas: " PAIR "}\n",
+         "f.yaml:4:15: stage 2 has 'replicas' and a 'node' or 'address' of its own: write each "
+         "device in 'replicas', and only there"},
+        {HEAD "  - {replicas: [{node: b, address: h:2}, {node: c}]}\n",
+         "f.yaml:4:42: device 2 of 'replicas' has no 'address'"},
+        {HEAD "  - {replicas: [{node: b, address: h:2}, {node: c, until: y}]}\n",
+         "f.yaml:4:52: unknown key 'until'; device 2 of 'replicas' may have: node, address"},
+        {HEAD "  - {replicas: [{node: b, address: h:2}, {node: b, address: h:3}]}\n",
+         "f.yaml:4:42: node 'b' has a stage already (line 4): a device runs one stage"},
+        {HEAD "  - {replicas: [{node: b, address: h:2}, {node: c, address: h:1}]}\n",
+         "f.yaml:4:42: address h:1 belongs to node 'a' already (line 3)"},
+        {HEAD "  - {replicas: " PAIR "}\n" THIRD,
+         "f.yaml:4:5: stage 2 ('b') has no 'until': name the last layer it runs, as 'convoyctl "
+         "inspect' prints it (only the last stage needs none)"},
+        {HEAD "  - {replicas: " PAIR ", until: y}\n",
+         "f.yaml:4:75: the last stage ('b') runs to the end: remove its 'until'"},
+    };
+    (void)state;
+    expect_refusals(refusals, LENGTH(refusals));
+}
+
+/* A stage of `replicas` devices behind one of a single device; the caller frees it. */
+static char *many_replicas(int stages, int replicas) {
+    char *yaml = NULL;
+    size_t size;
+    FILE *out = open_memstream(&yaml, &size);
+    fprintf(out, "model: m\npipeline:\n- {node: n, address: h:1, until: x}\n");
+    for (int i = 0; i < stages; i++) {
+        fprintf(out, "- replicas:\n");
+        for (int k = 0; k < replicas; k++)
+            fprintf(out, "  - {node: n%d-%d, address: h%d-%d:1}\n", i, k, i, k);
+        fprintf(out, i + 1 < stages ? "  until: x\n" : "");
+    }
+    fclose(out);
+    return yaml;
+}
+
+static void stages_are_shared_by_so_many_devices_at_most(void **state) {
+    struct config *config = NULL;
+    struct err err = {""};
+    char *most = many_replicas(1, CONFIG_REPLICAS_MAX), *more = many_replicas(1, 9);
+    char *devices = many_replicas(128, CONFIG_REPLICAS_MAX);
+    (void)state;
+
+    assert_int_equal(parse(most, "f.yaml", &config, &err), 0);
+    assert_int_equal(config->pipeline_count, 1 + CONFIG_REPLICAS_MAX);
+    config_free(config);
+    assert_int_equal(parse(more, "f.yaml", &config, &err), -EINVAL);
+    assert_string_equal(err.text, "f.yaml:13:5: 'replicas' has more than 8 devices");
+    assert_int_equal(parse(devices, "f.yaml", &config, &err), -EINVAL);
+    assert_string_equal(err.text, "f.yaml:3:1: 'pipeline' has more than 1024 devices");
+    free(most);
+    free(more);
+    free(devices);
 }
 
 static void http_off_loopback_is_refused_without_insecure(void **state) {
@@ -924,6 +1034,10 @@ int main(void) {
         cmocka_unit_test(wrong_value_is_refused),
         cmocka_unit_test(bad_address_is_refused),
         cmocka_unit_test(contradictory_pipeline_is_refused),
+        cmocka_unit_test(devices_that_share_a_stage_follow_each_other_in_the_pipeline),
+        cmocka_unit_test(devices_may_share_the_last_stage),
+        cmocka_unit_test(contradictory_replicas_are_refused),
+        cmocka_unit_test(stages_are_shared_by_so_many_devices_at_most),
         cmocka_unit_test(http_off_loopback_is_refused_without_insecure),
         cmocka_unit_test(what_is_not_plain_yaml_is_refused),
         cmocka_unit_test(nul_byte_is_refused),

@@ -47,6 +47,22 @@ static void examples_are_good_lines_of_one_to_four_devices(void **state) {
     }
 }
 
+static void example_of_replicas_shares_the_last_stage(void **state) {
+    static const char *const nodes[] = {"pi-a", "pi-b", "pi-c"};
+    (void)state;
+    for (size_t i = 0; i < LENGTH(nodes); i++) {
+        struct config *config = NULL;
+        struct err err = {""};
+        assert_int_equal(config_load("config/examples/replicas.yaml", &config, &err), 0);
+        assert_int_equal(config_override(config, nodes[i], NULL, &err), 0);
+        assert_int_equal(config->pipeline_count, 3);
+        assert_int_equal(config_find_stage(config), i);
+        assert_int_equal(config->pipeline[i].shares, i == 2);
+        assert_string_equal(config->listen, config->pipeline[i].address);
+        config_free(config);
+    }
+}
+
 static void examples_of_recruits_are_good(void **state) {
     struct config *config = NULL;
     struct err err = {""};
@@ -185,6 +201,7 @@ static void man_page_describes_every_key(void **state) {
     expect_entries(neighbours, neighbour_keys, neighbour_count);
     expect_words(page, "max_payload", "1 KiB to 1 GiB");
     expect_words(page, "pipeline", "1 to 1024");
+    expect_words(stages, "replicas", "two to 8");
     expect_words(page, "cache", "1 MiB to 1024 GiB");
     expect_words(page, "memory", "1 MiB to 1024 GiB");
     assert_int_equal(count_entries(page), count + stage_count + neighbour_count + limit_count);
@@ -257,6 +274,7 @@ static void example_that_plans_itself_has_two_neighbours(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(examples_are_good_lines_of_one_to_four_devices),
+        cmocka_unit_test(example_of_replicas_shares_the_last_stage),
         cmocka_unit_test(examples_of_recruits_are_good),
         cmocka_unit_test(example_of_four_writes_the_defaults),
         cmocka_unit_test(sidecars_of_our_models_name_ten_classes),

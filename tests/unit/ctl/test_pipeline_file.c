@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-static const struct pipeline_stage two[] = {{"pi-a", "10.0.0.1:7433", "conv:3 \"x\""},
-                                            {"pi-b", "[fe80::1]:7433", NULL}};
+static const struct pipeline_stage two[] = {{"pi-a", "10.0.0.1:7433", "conv:3 \"x\"", false},
+                                            {"pi-b", "[fe80::1]:7433", NULL, false}};
 
 #define NEW                                                                                        \
     "pipeline:\n"                                                                                  \
@@ -45,6 +45,46 @@ static void pipeline_is_added_where_there_is_none(void **state) {
     expect_edit("", "model: m.onnx\n" NEW);
     expect_edit("node: pi-a", "node: pi-a\nmodel: m.onnx\n" NEW);
     expect_edit("# only words\n", "# only words\nmodel: m.onnx\n" NEW);
+}
+
+static void replicas_are_written_as_a_list_and_read_back(void **state) {
+    static const struct pipeline_stage stages[] = {{"pi-a", "10.0.0.1:7433", "relu one", false},
+                                                   {"pi-b", "10.0.0.2:7433", "17", false},
+                                                   {"pi-c", "[::1]:7433", "17", true},
+                                                   {"pi-d", "10.0.0.4:7433", NULL, false},
+                                                   {"pi-e", "10.0.0.5:7433", NULL, true}};
+    char *text = NULL;
+    struct config *config = NULL;
+    struct err err = {""};
+    (void)state;
+    assert_int_equal(pipeline_file_edit("# x\nmodel: y\npipeline: auto\n# z\n", "c.yaml", "m.onnx",
+                                        stages, 5, &text, &err),
+                     0);
+    assert_string_equal(text, "# x\nmodel: y\npipeline:\n"
+                              "  - {node: pi-a, address: 10.0.0.1:7433, until: \"relu one\"}\n"
+                              "  - replicas:\n"
+                              "      - {node: pi-b, address: 10.0.0.2:7433}\n"
+                              "      - {node: pi-c, address: \"[::1]:7433\"}\n"
+                              "    until: 17\n"
+                              "  - replicas:\n"
+                              "      - {node: pi-d, address: 10.0.0.4:7433}\n"
+                              "      - {node: pi-e, address: 10.0.0.5:7433}\n"
+                              "# z\n");
+
+    assert_int_equal(config_parse(text, strlen(text), "c.yaml", &config, &err), 0);
+
+    assert_int_equal(config->pipeline_count, 5);
+    for (size_t i = 0; i < 5; i++) {
+        assert_string_equal(config->pipeline[i].node, stages[i].node);
+        assert_string_equal(config->pipeline[i].address, stages[i].address);
+        assert_int_equal(config->pipeline[i].shares, stages[i].shares);
+        if (stages[i].until)
+            assert_string_equal(config->pipeline[i].until, stages[i].until);
+        else
+            assert_null(config->pipeline[i].until);
+    }
+    config_free(config);
+    free(text);
 }
 
 static void result_reads_back_as_the_pipeline(void **state) {
@@ -111,6 +151,7 @@ int main(void) {
         cmocka_unit_test(pipeline_is_replaced_and_the_rest_stays),
         cmocka_unit_test(pipeline_is_added_where_there_is_none),
         cmocka_unit_test(result_reads_back_as_the_pipeline),
+        cmocka_unit_test(replicas_are_written_as_a_list_and_read_back),
         cmocka_unit_test(text_that_cannot_be_edited_is_refused),
         cmocka_unit_test(file_is_made_and_keeps_its_mode),
     };

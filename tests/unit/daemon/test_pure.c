@@ -217,23 +217,49 @@ static void end(struct flights *flights, struct frame *frame) {
     flights_recycle(flights, frame);
 }
 
+static struct origin here, there;
+
 static void a_frame_is_found_by_session_and_sequence(void **state) {
     static struct flights flights;
     (void)state;
     flights_init(&flights);
     for (uint64_t session = 1; session < 20; session++)
         for (uint64_t sequence = 1; sequence < 100; sequence++)
-            assert_non_null(flights_add(&flights, session, sequence));
-    assert_null(flights_find(&flights, 20, 1));
-    assert_null(flights_find(&flights, 1, 100));
+            assert_non_null(flights_add(&flights, &here, session, sequence));
+    assert_null(flights_find(&flights, &here, 20, 1));
+    assert_null(flights_find(&flights, &here, 1, 100));
     for (uint64_t session = 1; session < 20; session++)
         for (uint64_t sequence = 1; sequence < 100; sequence++) {
-            struct frame *frame = flights_find(&flights, session, sequence);
+            struct frame *frame = flights_find(&flights, &here, session, sequence);
             assert_non_null(frame);
             assert_true(frame->session == session && frame->sequence == sequence);
             end(&flights, frame);
-            assert_null(flights_find(&flights, session, sequence));
+            assert_null(flights_find(&flights, &here, session, sequence));
         }
+    flights_fini(&flights);
+}
+
+static void attempts_of_two_origins_at_one_frame_are_two(void **state) {
+    static struct flights flights;
+    (void)state;
+    flights_init(&flights);
+    struct frame *first = flights_add(&flights, &here, 1, 1);
+    assert_null(flights_find(&flights, &there, 1, 1));
+    struct frame *other = flights_add(&flights, &here, 1, 2);
+    struct frame *second = flights_add(&flights, &there, 1, 1);
+
+    assert_ptr_equal(flights_find(&flights, &here, 1, 1), first);
+    assert_ptr_equal(flights_find(&flights, &there, 1, 1), second);
+    struct frame *one = flights_next(&flights, 1, 1, NULL);
+    struct frame *two = flights_next(&flights, 1, 1, one);
+    assert_true((one == first && two == second) || (one == second && two == first));
+    assert_null(flights_next(&flights, 1, 1, two));
+    end(&flights, first);
+    assert_ptr_equal(flights_next(&flights, 1, 1, NULL), second);
+    assert_null(flights_next(&flights, 1, 1, second));
+    end(&flights, second);
+    assert_null(flights_next(&flights, 1, 1, NULL));
+    end(&flights, other);
     flights_fini(&flights);
 }
 
@@ -242,10 +268,10 @@ static void frames_that_are_over_lend_their_memory_to_new_ones(void **state) {
     (void)state;
     flights_init(&flights);
     for (uint64_t sequence = 1; sequence < 1000; sequence++) {
-        struct frame *frame = flights_add(&flights, 1, sequence);
+        struct frame *frame = flights_add(&flights, &here, 1, sequence);
         frame->answer_is_result = true;
         end(&flights, frame);
-        frame = flights_add(&flights, 2, sequence);
+        frame = flights_add(&flights, &here, 2, sequence);
         assert_false(frame->answer_is_result);
         end(&flights, frame);
     }
@@ -260,7 +286,7 @@ static void a_frame_that_is_sent_back_takes_its_old_place_in_the_queue(void **st
     (void)state;
     flights_init(&flights);
     for (uint64_t i = 0; i < 5; i++) {
-        frames[i] = flights_add(&flights, 1, i + 1);
+        frames[i] = flights_add(&flights, &here, 1, i + 1);
         frames[i]->accepted_us = i;
         frame_move(frames[i], &list);
     }
@@ -312,6 +338,7 @@ int main(void) {
         cmocka_unit_test(more_than_a_gigabyte_is_not_given),
         cmocka_unit_test(a_frame_is_overdue_after_ten_times_its_usual_time_and_a_second),
         cmocka_unit_test(a_frame_is_found_by_session_and_sequence),
+        cmocka_unit_test(attempts_of_two_origins_at_one_frame_are_two),
         cmocka_unit_test(frames_that_are_over_lend_their_memory_to_new_ones),
         cmocka_unit_test(a_frame_that_is_sent_back_takes_its_old_place_in_the_queue),
     };

@@ -133,6 +133,7 @@ static struct held *new_held(uint8_t id, size_t index, size_t count) {
     memset(held->id, id, sizeof(held->id));
     held->index = index;
     held->count = count;
+    held->is_last = index + 1 == count;
     held->refs = 1;
     return held;
 }
