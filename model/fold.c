@@ -9,7 +9,7 @@
 
 #define FOLD_DEPTH_MAX  500          /* nodes in a chain of constants: bounds the recursion */
 #define FOLD_KEEP_BYTES (64U << 10U) /* larger results are not kept */
-#define FOLD_LOAD_BYTES (64U << 20U) /* computed at load: shapes, bounds and the like */
+#define FOLD_LOAD_BYTES (64U << 20U) /* computed at load, or on the way to a small constant */
 /* Computed later: enough for a layer of VGG-19's, and more for each byte of the model's own. */
 #define FOLD_LEAST_BYTES (512U << 20U)
 #define FOLD_TIMES       8U
@@ -27,6 +27,8 @@ struct fold {
     struct folded **items;
     size_t count, capacity;
     uint64_t held, limit; /* bytes of computed numbers; a small file can ask for any amount */
+    uint64_t most;        /* of held while one constant is computed */
+    uint64_t own;         /* bytes that the model's own constants allow */
     bool loaded;
 };
 
@@ -101,7 +103,7 @@ void fold_loaded(struct fold *fold) {
     for (size_t i = 0; i < fold->graph->values_count; i++) {
         const struct value *value = fold->graph->values[i];
         if (value->constant && !value->producer)
-            fold->limit += FOLD_TIMES * (uint64_t)value->constant->bytes;
+            fold->own += FOLD_TIMES * (uint64_t)value->constant->bytes;
     }
     fold->loaded = true;
 }
@@ -179,9 +181,9 @@ static int evaluate(struct fold *fold, const struct node *node, int depth, struc
         e->out[i].desc = node->outputs[i]->desc;
         rc = tensor_desc_bytes(&e->out[i].desc, &bytes);
         held += bytes;
-        if (rc == 0 && held > fold->limit)
+        if (rc == 0 && held > fold->most)
             return err_set(err, -ENOTSUP, "constant '%s' takes more than the %llu MB that %s",
-                           node->outputs[i]->name, (unsigned long long)(fold->limit >> 20U),
+                           node->outputs[i]->name, (unsigned long long)(fold->most >> 20U),
                            fold->loaded ? "may be computed at a time from constants of this size"
                                         : "may be computed to read a model");
         e->out[i].data = rc == 0 ? tensor_buffer_new(bytes) : NULL;
@@ -240,8 +242,20 @@ static int numbers(struct fold *fold, struct value *value, int depth, struct err
     return rc < 0 ? err_prefix(err, rc, "node '%s'", value->producer->name) : 0;
 }
 
+/* How many bytes may be held once a constant is computed: what leads to it is not much larger than
+ * itself, or than the file's own numbers. */
+static uint64_t most_for(const struct fold *fold, const struct constant *constant) {
+    uint64_t more = FOLD_TIMES * (uint64_t)constant->bytes, most;
+    if (!fold->loaded)
+        return fold->limit;
+    more = more < FOLD_LOAD_BYTES ? FOLD_LOAD_BYTES : more;
+    most = fold->held + more;
+    return (most < fold->limit ? most : fold->limit) + fold->own;
+}
+
 int fold_numbers(struct fold *fold, struct value *value, const struct constant **ret,
                  struct err *err) {
+    fold->most = most_for(fold, value->constant);
     int rc = numbers(fold, value, 0, err);
     if (rc < 0)
         return rc;

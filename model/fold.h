@@ -32,8 +32,8 @@ int fold_numbers(struct fold *fold, struct value *value, const struct constant *
 void fold_drop(struct fold *fold);
 
 /* The model is open: drops as well, and layers' weights may now be computed: at a time 512 MiB and
- * a few times what the model's own constants have. Before it, no more than what shapes need is:
- * -ENOTSUP. Called once. */
+ * a few times what the model's own constants have, but on the way to one constant not much more
+ * than it has itself. Before it, no more than what shapes need is: -ENOTSUP. Called once. */
 void fold_loaded(struct fold *fold);
 
 #endif

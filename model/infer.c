@@ -207,6 +207,23 @@ static int infer_dynamic(const struct op_call *call, struct net_node *known) {
     return 0;
 }
 
+/* Values for outputs that have no name but are written: nobody reads them. */
+static int add_outputs(struct model *model, struct node *node, const struct op *op) {
+    size_t count = op->kind->flags & OP_OUTPUTS ? node->outputs_count : 1;
+    for (size_t i = 0; i < count; i++) {
+        if (node->outputs[i])
+            continue;
+        char name[64];
+        int len = snprintf(name, sizeof(name), "unnamed output %zu of node %u", i, node->index);
+        struct value *value = graph_add_value(model->graph, name, (size_t)len);
+        if (!value)
+            return -ENOMEM;
+        value->producer = node;
+        node->outputs[i] = value;
+    }
+    return 0;
+}
+
 static int infer_node(struct model *model, struct node *node, struct err *err) {
     struct net_node *known = &model->nodes[node->index];
     int rc = op_find(node, &known->op, err);
@@ -214,7 +231,8 @@ static int infer_node(struct model *model, struct node *node, struct err *err) {
         return rc;
     struct op_call call = {.node = node, .op = known->op, .fold = model->fold, .err = err};
     known->plan = graph_alloc(model->graph, known->op->kind->plan_size + 1);
-    if (!known->plan || call_init(&call, model, node) < 0)
+    if (!known->plan || add_outputs(model, node, known->op) < 0 ||
+        call_init(&call, model, node) < 0)
         return err_set(err, -ENOMEM, "no memory for node '%s'", node->name);
     rc = known->op->kind->plan(&call, known->plan);
     if (rc < 0)

@@ -65,7 +65,7 @@ struct op_args {
     const void *plan;
     const void *packed;
     const struct tensor *const *in; /* NULL where absent */
-    struct tensor *const *out;      /* NULL where absent */
+    struct tensor *const *out;      /* NULL where absent; the first never is */
     size_t in_count, out_count;
     const struct tensor *residual; /* NULL, or added before act */
     struct kn_activation act;
@@ -82,6 +82,7 @@ enum op_flags {
     OP_DROP = 16,    /* has no effect on out[0]: may be removed where nothing else is used */
     OP_SHAPE = 32,   /* needs the shape of its input only: constant as soon as that is known */
     OP_ROWS = 64,    /* what pack() writes does not depend on the first dimension of in[0] */
+    OP_OUTPUTS = 128, /* run() writes all outputs, also those that have no name in the file */
 };
 
 /* The functions that several operators may share. */

@@ -417,8 +417,6 @@ static int split_plan(struct op_call *call, void *ret) {
         if (dims[plan->axis] < 0 || dims[plan->axis] > dim - sum)
             return op_fail(call, -EBADMSG, "the parts do not add up to %lld", (long long)dim);
         sum += dims[plan->axis];
-        if (!op_out(call, (size_t)i))
-            return op_fail(call, -ENOTSUP, "output %lld must have a name", (long long)i);
         rc = op_set(call, (size_t)i, x->dtype, x->rank, dims);
     }
     if (rc == 0 && sum != dim)
@@ -438,5 +436,7 @@ static int split_run(const struct op_args *args) {
     return 0;
 }
 
-const struct op_kind kind_split = {
-    .plan_size = sizeof(struct joint_plan), .plan = split_plan, .run = split_run};
+const struct op_kind kind_split = {.plan_size = sizeof(struct joint_plan),
+                                   .plan = split_plan,
+                                   .run = split_run,
+                                   .flags = OP_OUTPUTS};

@@ -113,9 +113,6 @@ static int layer_plan(struct op_call *call, void *ret) {
     if (rc < 0)
         return rc;
     const struct tensor_desc *x = op_in(call, 0);
-    if (!op_out(call, 0))
-        return op_fail(call, -ENOTSUP,
-                       "statistics without the normalized tensor are not supported");
     if (node_int(call->node, "stash_type", 1) != DTYPE_FLOAT)
         return op_fail(call, -ENOTSUP, "a stash_type other than float32 is not supported");
     plan->shape.rank = x->rank - axis;

@@ -69,7 +69,7 @@ static int topk_plan(struct op_call *call, void *ret) {
     return rc;
 }
 
-/* Scratch of the kernel, then whichever output nobody wants. */
+/* Scratch of the kernel, then the indices where nobody wants them. */
 static size_t scratch_bytes(const struct kn_topk *plan) {
     return (plan->k * sizeof(int64_t) + TENSOR_ALIGN - 1) / TENSOR_ALIGN * TENSOR_ALIGN;
 }
@@ -80,8 +80,6 @@ static int topk_size(struct op_prep *prep) {
     const struct node *node = prep->node;
     if (node->outputs_count < 2 || !node->outputs[1])
         spare = elements * sizeof(int64_t);
-    else if (!node->outputs[0])
-        spare = elements * dtype_size((enum dtype)plan->type);
     prep->workspace_bytes = scratch_bytes(plan) + spare;
     return 0;
 }
@@ -89,9 +87,8 @@ static int topk_size(struct op_prep *prep) {
 static int topk_run(const struct op_args *args) {
     const struct kn_topk *plan = args->plan;
     void *spare = (char *)args->workspace + scratch_bytes(plan);
-    void *values = args->out[0] ? args->out[0]->data : spare;
     void *indices = args->out_count > 1 && args->out[1] ? args->out[1]->data : spare;
-    return kn_topk(plan, args->in[0]->data, values, indices, args->workspace);
+    return kn_topk(plan, args->in[0]->data, args->out[0]->data, indices, args->workspace);
 }
 
 const struct op_kind kind_topk = {

@@ -3,6 +3,7 @@
 #include "model/model.h"
 #include "tests/lib/small_model.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -200,6 +201,48 @@ static void a_reduction_of_a_constant_without_elements(void **state) {
     model_unref(model);
 }
 
+/* 160 MB for one number; the light models have weights of 411 MB made of nothing. */
+static void what_leads_to_a_constant_is_not_much_larger(void **state) {
+    (void)state;
+    struct model *model =
+        open_text(13, "input x f32 1,4\noutput y\nconst s i64 1 = 40000000\n"
+                      "ConstantOfShape c s -> v\nReduceMax m v -> z | keepdims=1\n"
+                      "Add add x,z -> y\n");
+    struct stage *stage = NULL;
+    struct err err = {0};
+    assert_int_equal(stage_new(model, 0, 1, NULL, &stage, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "constant 'v' takes more than the 64 MB"));
+    model_unref(model);
+}
+
+/* Parts that nobody wants, a maximum of which only the place matters, and the like. */
+static void outputs_without_a_name(void **state) {
+    (void)state;
+    const char *split = "input x f32 1,6,2,2\noutput y\n";
+    char named[512], unnamed[512];
+    snprintf(named, sizeof(named), "%sSplit s x -> a,b,c | axis=1\nNeg n b -> y\n", split);
+    snprintf(unnamed, sizeof(unnamed), "%sSplit s x -> -,b,- | axis=1\nNeg n b -> y\n", split);
+    assert_same_model(11, named, unnamed);
+    assert_same_model(11,
+                      "input x f32 1,2,4,4\noutput y\nMaxPool p x -> m,i | kernel_shape=[2,2]\n"
+                      "Cast c i -> y | to=1\n",
+                      "input x f32 1,2,4,4\noutput y\nMaxPool p x -> -,i | kernel_shape=[2,2]\n"
+                      "Cast c i -> y | to=1\n");
+    assert_same_model(11,
+                      "input x f32 1,2,4,4\noutput y\nMaxPool p x -> y,i | kernel_shape=[2,2]\n",
+                      "input x f32 1,2,4,4\noutput y\nMaxPool p x -> y,- | kernel_shape=[2,2]\n");
+    assert_same_model(11,
+                      "input x f32 1,9\noutput y\nconst k i64 1 = 4\nTopK t x,k -> v,i\n"
+                      "Cast c i -> y | to=1\n",
+                      "input x f32 1,9\noutput y\nconst k i64 1 = 4\nTopK t x,k -> -,i\n"
+                      "Cast c i -> y | to=1\n");
+    assert_same_model(17,
+                      "input x f32 3,8\noutput y\nconst s f32 8\n"
+                      "LayerNormalization l x,s -> n,m,d\nNeg g m -> y\n",
+                      "input x f32 3,8\noutput y\nconst s f32 8\n"
+                      "LayerNormalization l x,s -> -,m,-\nNeg g m -> y\n");
+}
+
 static int make_folder(void **state) {
     (void)state;
     return mkdtemp(folder) ? 0 : -1;
@@ -220,6 +263,8 @@ int main(void) {
         cmocka_unit_test(one_initializer_shared_by_several_nodes),
         cmocka_unit_test(every_opset_from_seven_on_is_read),
         cmocka_unit_test(a_reduction_of_a_constant_without_elements),
+        cmocka_unit_test(what_leads_to_a_constant_is_not_much_larger),
+        cmocka_unit_test(outputs_without_a_name),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
