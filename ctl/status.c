@@ -209,8 +209,9 @@ static void print_overdue(const Convoy__Status *status) {
 static void print_suspect(const Convoy__Status *status) {
     for (size_t i = 0; i < status->n_stages; i++)
         if (status->stages[i]->frames_suspect > 0)
-            printf("%s: %llu frames came with numbers that cannot be right; its log says from where\n",
-                   status->stages[i]->node, (unsigned long long)status->stages[i]->frames_suspect);
+            printf(
+                "%s: %llu frames came with numbers that cannot be right; its log says from where\n",
+                status->stages[i]->node, (unsigned long long)status->stages[i]->frames_suspect);
 }
 
 /* Of clients that asked for the newest frames rather than for all. */
