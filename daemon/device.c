@@ -390,12 +390,40 @@ void device_reload(struct device *device) {
 
 /* ---- listening ------------------------------------------------------------------------------- */
 
-static void on_connection(uv_stream_t *listener, int status) {
-    struct device *device = listener->data;
+/* refused: takes what there is no memory for, one at a time, so that the kernel goes on telling. */
+struct listener {
+    uv_tcp_t tcp, refused;
+    bool is_refusing;
+    bool has_refused; /* the last time: another one may wait */
+};
+
+static void on_refused(uv_handle_t *handle);
+
+/* Takes the connection that waits, and closes it. */
+static void refuse_connection(struct listener *listener) {
+    if (listener->is_refusing)
+        return;                                          /* it waits until that one is closed */
+    uv_tcp_init(listener->tcp.loop, &listener->refused); /* never fails without a socket */
+    listener->refused.data = listener;
+    listener->has_refused =
+        uv_accept((uv_stream_t *)&listener->tcp, (uv_stream_t *)&listener->refused) == 0;
+    listener->is_refusing = true;
+    uv_close((uv_handle_t *)&listener->refused, on_refused);
+}
+
+static void on_refused(uv_handle_t *handle) {
+    struct listener *listener = handle->data;
+    listener->is_refusing = false;
+    if (listener->has_refused)
+        refuse_connection(listener);
+}
+
+static void on_connection(uv_stream_t *stream, int status) {
+    struct device *device = stream->data;
     if (status < 0)
         log_error("a connection was not accepted: %s", uv_strerror(status));
-    else
-        peer_accept(device, listener);
+    else if (peer_accept(device, stream) < 0)
+        refuse_connection((struct listener *)(uintptr_t)stream); /* its first member */
 }
 
 static void log_listening(uv_tcp_t *tcp) {
@@ -413,7 +441,7 @@ static int add_listener(struct device *device, const struct sockaddr *address, i
     uv_tcp_t *tcp;
     if (device->listeners_count == LISTENERS_MAX)
         return 0;
-    tcp = &device->listeners[device->listeners_count];
+    tcp = &device->listeners[device->listeners_count].tcp;
     int rc = uv_tcp_init(device->loop, tcp);
     if (rc < 0)
         return rc;
@@ -533,8 +561,8 @@ static void on_listener_closed(uv_handle_t *handle) {
 
 static void close_listeners(struct device *device) {
     for (size_t i = 0; i < device->listeners_count; i++)
-        if (!uv_is_closing((uv_handle_t *)&device->listeners[i]))
-            uv_close((uv_handle_t *)&device->listeners[i], on_listener_closed);
+        if (!uv_is_closing((uv_handle_t *)&device->listeners[i].tcp))
+            uv_close((uv_handle_t *)&device->listeners[i].tcp, on_listener_closed);
 }
 
 static void on_tick_closed(uv_handle_t *handle) {

@@ -528,13 +528,13 @@ static void drop_a_greeting(struct device *device) {
         conn_close(chosen->conn, "it has not said Hello, and others came");
 }
 
-void peer_accept(struct device *device, uv_stream_t *listener) {
+int peer_accept(struct device *device, uv_stream_t *listener) {
     const struct reader_limits limits = {HELLO_HEADER_MAX, 0};
     struct peer *peer = calloc(1, sizeof(*peer));
     int rc;
     if (!peer) {
         log_error("a connection is dropped: out of memory");
-        return;
+        return -ENOMEM;
     }
     peer->device = device;
     peer->started_us = device_now_us();
@@ -543,7 +543,7 @@ void peer_accept(struct device *device, uv_stream_t *listener) {
     if (rc < 0) {
         log_error("a connection is dropped: %s", uv_strerror(rc));
         free(peer);
-        return;
+        return -ENOMEM;
     }
     TAILQ_INSERT_TAIL(&device->peers, peer, entry);
     if (++device->greetings > (size_t)device->config->limits.greetings)
@@ -554,6 +554,7 @@ void peer_accept(struct device *device, uv_stream_t *listener) {
     snprintf(peer->name, sizeof(peer->name), "connection from %s", conn_name(peer->conn));
     if (rc < 0)
         conn_close(peer->conn, uv_strerror(rc));
+    return 0;
 }
 
 static bool is_silent(const struct peer *peer, uint64_t now_us) {

@@ -11,8 +11,9 @@ struct peer;
 
 TAILQ_HEAD(peer_list, peer);
 
-/* Takes a connection that waits at a listener. On error it is logged and dropped. */
-void peer_accept(struct device *device, uv_stream_t *listener);
+/* Takes a connection that waits at a listener. -ENOMEM: logged, and the connection still waits; the
+ * listener hears of no other one before somebody has taken it. */
+int peer_accept(struct device *device, uv_stream_t *listener);
 
 struct conn *peer_conn(struct peer *peer);
 const char *peer_name(const struct peer *peer); /* for logs: "client 127.0.0.1:4711" */
