@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -106,6 +107,28 @@ static void who_never_says_hello_is_sent_away(void **state) {
     daemons_fini(&line);
 }
 
+/* Half a message, and then nothing: not even an answer to a Ping. */
+static void a_message_that_never_ends_is_not_waited_for(void **state) {
+    struct client client;
+    struct daemons line;
+    char bytes[4096];
+    ssize_t got = 1;
+    (void)state;
+    start(&line, "heartbeat_ms: 200\n");
+    client_init(&client, &oracle, line.all[0].port);
+    client_connect(&client, CONVOY__ROLE__ROLE_UPSTREAM);
+    client_send_raw(&client, "\x90\x80\x80\x80\x00\x09", 6);
+    for (uint64_t until = daemons_now_ms() + CLIENT_CAP_MS; got > 0;) {
+        struct pollfd poller = {.fd = client.fd, .events = POLLIN};
+        assert_true(daemons_now_ms() < until);
+        if (poll(&poller, 1, 100) > 0)
+            got = recv(client.fd, bytes, sizeof(bytes), 0);
+    }
+    daemons_wait_log(&line, 0, "silent for too long", 1);
+    client_fini(&client);
+    daemons_fini(&line);
+}
+
 /* It announces more than the model takes, though not more than `max_payload:`. */
 static void a_payload_larger_than_the_inputs_is_refused_before_it_comes(void **state) {
     struct client client;
@@ -167,6 +190,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flood_of_silent_connections_keeps_no_other_address_out),
         cmocka_unit_test(who_never_says_hello_is_sent_away),
+        cmocka_unit_test(a_message_that_never_ends_is_not_waited_for),
         cmocka_unit_test(a_payload_larger_than_the_inputs_is_refused_before_it_comes),
         cmocka_unit_test(clients_share_the_memory_for_frames),
     };

@@ -7,13 +7,17 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -21,6 +25,35 @@
 #define FRAMES        8
 #define PAYLOAD_BYTES (512u << 10) /* much more than the sockets' buffers hold */
 #define TURNS_MAX     100000
+
+/* A kernel that takes max bytes of a socket at once, and every other time none. Named as in
+ * <unistd.h> and <sys/uio.h>: these are what libuv calls. */
+static struct {
+    int fd; /* -1: it takes all it can */
+    size_t max;
+    bool is_full;
+} short_writes = {.fd = -1};
+
+ssize_t write(int __fd, const void *__buf, size_t __n) {
+    if (__fd == short_writes.fd) {
+        short_writes.is_full = !short_writes.is_full;
+        if (short_writes.is_full) {
+            errno = EAGAIN;
+            return -1;
+        }
+        __n = __n < short_writes.max ? __n : short_writes.max;
+    }
+    return syscall(SYS_write, __fd, __buf, __n);
+}
+
+ssize_t writev(int __fd, const struct iovec *__iovec, int __count) {
+    int first = 0;
+    if (__fd != short_writes.fd)
+        return syscall(SYS_writev, __fd, __iovec, __count);
+    while (first < __count - 1 && __iovec[first].iov_len == 0)
+        first++;
+    return write(__fd, __iovec[first].iov_base, __iovec[first].iov_len);
+}
 
 struct pair {
     uv_loop_t loop;
@@ -30,6 +63,7 @@ struct pair {
     int fd;                  /* the other end */
     struct tls_channel *tls; /* of the other end; NULL: not encrypted */
     unsigned done, closed;
+    char why[128];        /* of on_close */
     bool takes;           /* messages are taken, not refused */
     unsigned messages;    /* taken */
     size_t payload_bytes; /* of the last one */
@@ -56,7 +90,7 @@ static void on_message(void *owner, const Convoy__Message *header, struct buffer
 
 static void on_close(void *owner, const char *why) {
     struct pair *pair = owner;
-    (void)why;
+    snprintf(pair->why, sizeof(pair->why), "%s", why);
     pair->closed++;
 }
 
@@ -124,6 +158,7 @@ static int set_up_encrypted(void **state) {
 
 static int tear_down(void **state) {
     struct pair *pair = *state;
+    short_writes.fd = -1;
     if (!pair->closed)
         conn_close(pair->conn, "the test is over");
     net_close(pair->net);
@@ -206,6 +241,7 @@ static void read_some(struct pair *pair, size_t max) {
     ssize_t got = read(pair->fd, bytes, max < sizeof(bytes) ? max : sizeof(bytes));
     if (got < 0) {
         assert_int_equal(errno, EAGAIN);
+        poll(&(struct pollfd){.fd = pair->fd, .events = POLLIN}, 1, 1); /* turns are not spent */
         return;
     }
     if (pair->tls)
@@ -221,7 +257,8 @@ static void small_messages_never_get_between_the_bytes_of_others(void **state) {
         send_frame(pair, sequence, PAYLOAD_BYTES);
     for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < FRAMES + pings; turn++) {
         uv_run(&pair->loop, UV_RUN_NOWAIT); /* the socket is full: libuv waits for room */
-        if (turn % 16 == 0 && pair->done < FRAMES) {
+        size_t unread = pings - (pair->sink.messages - pair->sink.payloads);
+        if (turn % 16 == 0 && pair->done < FRAMES && unread < CONN_MESSAGES / 2) {
             send_ping(pair);
             pings++;
         }
@@ -471,6 +508,57 @@ static void the_end_of_a_payload_waits_for_nothing(void **state) {
     }
 }
 
+/* Reads until count more messages have come; what they are. */
+static struct bytes receive(struct pair *pair, size_t count) {
+    size_t target = pair->sink.messages + count, at = pair->sink.got.size;
+    for (int turn = 0; turn < TURNS_MAX && pair->sink.messages < target; turn++) {
+        uv_run(&pair->loop, UV_RUN_NOWAIT);
+        read_some(pair, 65536);
+    }
+    assert_int_equal(pair->sink.messages, target);
+    return (struct bytes){pair->sink.got.data + at, pair->sink.got.size - at};
+}
+
+static void short_writes_of_any_size_lose_nothing(void **state) {
+    struct pair *pair = *state;
+    struct bytes wanted = {0};
+    uv_os_fd_t fd;
+    send_frame(pair, 1, 300);
+    send_ping(pair);
+    struct bytes got = receive(pair, 2);
+    bytes_add(&wanted, got.data, got.size);
+    assert_int_equal(uv_fileno((uv_handle_t *)conn_handle(pair->conn), &fd), 0);
+    short_writes.fd = fd;
+    for (size_t max = 1; max < 400; max++) {
+        short_writes.max = max;
+        send_frame(pair, 1, 300);
+        send_ping(pair);
+        got = receive(pair, 2);
+        assert_int_equal(got.size, wanted.size);
+        assert_memory_equal(got.data, wanted.data, wanted.size);
+    }
+    free(wanted.data);
+}
+
+static void a_message_cut_off_at_any_byte_is_forgotten(void **state) {
+    struct bytes frame = make_frame(100);
+    (void)state;
+    for (size_t cut = 0; cut < frame.size; cut++) {
+        struct pair *pair = begin_pair(NULL);
+        take_frames(pair);
+        send_plain(pair, frame.data, cut);
+        assert_int_equal(shutdown(pair->fd, SHUT_WR), 0);
+        for (int turn = 0; turn < TURNS_MAX && !pair->closed; turn++)
+            uv_run(&pair->loop, UV_RUN_ONCE);
+        assert_int_equal(pair->messages, 0);
+        assert_string_equal(pair->why, cut == 0
+                                           ? "the peer closed the connection"
+                                           : "the connection broke in the middle of a message");
+        tear_down((void **)&pair);
+    }
+    free(frame.data);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 #define ENCRYPTED(name)                                                                            \
     { #name ", encrypted", name, set_up_encrypted, tear_down, NULL }
@@ -493,6 +581,9 @@ int main(void) {
         TEST(a_large_payload_wakes_the_loop_in_time_for_a_short_heartbeat),
         TEST(the_end_of_a_payload_waits_for_nothing),
         ENCRYPTED(the_end_of_a_payload_waits_for_nothing),
+        TEST(short_writes_of_any_size_lose_nothing),
+        ENCRYPTED(short_writes_of_any_size_lose_nothing),
+        cmocka_unit_test(a_message_cut_off_at_any_byte_is_forgotten),
         ENCRYPTED(nothing_is_sent_before_the_handshake_is_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
