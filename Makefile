@@ -157,9 +157,9 @@ RUN_TESTS = CONVOY_BUILD=$(abspath $(BUILD)) scripts/run-tests --logs $(BUILD)/t
 define run_tests =
 	@scripts/install-deps build test
 	+@$(MAKE) --no-print-directory all $(BUILD)/bench/engine-convoy $(filter-out %.py,$(1))
-	@$(RUN_TESTS) $(1)
+	@$(RUN_TESTS) $(2) $(1)
 endef
-.PHONY: test test-unit test-integration test-system test-compiled test-faults
+.PHONY: test test-unit test-integration test-system test-compiled test-faults test-threads test-valgrind soak
 test: ## Build and run all tests (installs what they need); the last line counts them
 	$(call run_tests,$(UNIT_TESTS) $(SYSTEM_TESTS))
 test-unit: ## ... the quick ones: tests/unit and tests/kernels
@@ -168,11 +168,36 @@ test-integration: ## ... those of several layers together
 	$(call run_tests,$(filter $(BUILD)/tests/integration/%,$(UNIT_TESTS)))
 test-compiled: ## ... all but those of tests/system: what SANITIZE=address,undefined is for
 	$(call run_tests,$(UNIT_TESTS))
+# What runs in more than one thread. A race is an error even where it is found in a daemon that a test has started.
+THREADED_TESTS := $(filter $(addprefix $(BUILD)/tests/,integration/% unit/daemon/% unit/tls/% unit/ctl/test_client unit/ctl/test_feed \
+  unit/ctl/test_interrupt unit/kernels/test_threads unit/model/test_concurrent),$(UNIT_TESTS))
+test-threads: ## ... those with more than one thread, under ThreadSanitizer
+	+@$(MAKE) --no-print-directory SANITIZE=thread run-threaded
+.PHONY: run-threaded
+run-threaded: export TSAN_OPTIONS = log_path=$(abspath $(BUILD))/races/race exitcode=66
+run-threaded:
+	@rm -rf $(BUILD)/races && mkdir -p $(BUILD)/races
+	$(call run_tests,$(THREADED_TESTS)); status=$$?; ! cat $(BUILD)/races/* 2>/dev/null && exit $$status
+# Programs that bring their own malloc(), measure memory, or compute for minutes tell nothing here. Valgrind knows no AVX-512.
+VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
+VALGRIND_TESTS := $(filter-out %memory %_alloc %/test_alloc %/test_cuts %/test_reference %/test_concurrent %/test_import_models,\
+  $(filter $(BUILD)/tests/unit/%,$(UNIT_TESTS)))
+test-valgrind: export OPENBLAS_CORETYPE = Haswell
+test-valgrind: export OPENBLAS_NUM_THREADS = 1
+test-valgrind: export CONVOY_SIMD = avx2
+test-valgrind: ## ... those of tests/unit under valgrind
+	$(call run_tests,$(VALGRIND_TESTS),--under '$(VALGRIND)')
 test-system: ## ... those with the real programs, signals, scripts
 	$(call run_tests,$(SYSTEM_TESTS))
 test-faults: ## Kill, freeze, cut and restart devices while frames flow (minutes; as root also in network namespaces)
 	$(call run_tests,$(wildcard tests/fault/test_*.py))
 	@grep -h "^# test_" $(BUILD)/test-logs/tests-fault-*.log || true
+
+SOAK_S ?= 3600
+soak: ## Clients that come, go and misbehave for SOAK_S seconds; memory and descriptors must stay
+	@scripts/install-deps build test
+	+@$(MAKE) --no-print-directory all
+	@CONVOY_BUILD=$(abspath $(BUILD)) tests/soak/soak.py --seconds $(SOAK_S) $(SOAK_FLAGS)
 
 # ONNX's own backend test data through importer and executor: a table per operator, and the counts in the last line.
 .PHONY: conformance

@@ -6,8 +6,9 @@
 
 #include "model/model.h"
 #include "proto/message.h"
+#include "tests/lib/daemons.h"
 
-#define CLIENT_CAP_MS   60000
+#define CLIENT_CAP_MS   (2 * DAEMONS_CAP_MS)
 #define ORACLE_PICTURES 8
 #define CLIENT_FRAMES   110000
 
