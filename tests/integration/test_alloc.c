@@ -267,15 +267,14 @@ static void visit(int64_t n) {
     client_fini(&client);
 }
 
-/* Blocks of a device once nothing is going on: all that was allocated for a visit is there while
- * the client is, so the same moment of each is compared. */
+/* Blocks of a device that serves nobody but who asks. */
 static int64_t live_blocks(int i) {
     struct client client;
     client_init(&client, &oracle, line.all[i].port);
     client_connect(&client, CONVOY__ROLE__ROLE_CLIENT);
-    client_status(&client);
-    while (client_status(&client)->clients > 1)
-        ;
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (client_status(&client)->clients > 1 || client.status->sessions > 1)
+        assert_true(daemons_now_ms() < until);
     int64_t live = __atomic_load_n(&all_faults[i].live, __ATOMIC_RELAXED);
     client_fini(&client);
     return live;

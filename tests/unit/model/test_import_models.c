@@ -98,6 +98,9 @@ static void write_large_model(int fd) {
 
 static void a_large_model_takes_little_memory_to_import(void **state) {
     (void)state;
+#ifdef __SANITIZE_THREAD__
+    skip(); /* it keeps four words for each that is read */
+#endif
     char path[] = "/tmp/test_import_models.XXXXXX";
     int fd = mkstemp(path);
     struct graph *graph = NULL;
@@ -105,9 +108,6 @@ static void a_large_model_takes_little_memory_to_import(void **state) {
     assert_true(fd >= 0);
     write_large_model(fd);
     close(fd);
-#ifdef __SANITIZE_THREAD__
-    skip(); /* it keeps four words for each that is read */
-#endif
     long peak_before = status_kib("VmHWM:"), before = status_kib("VmRSS:");
 
     int rc = graph_import(path, &graph, &err);
