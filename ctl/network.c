@@ -22,8 +22,7 @@ int network_add_dim(struct network_dims *dims, char *text, struct err *err) {
     if (rc != 0)
         return rc;
     *equals = '\0';
-    dims->items[dims->count++] =
-        (struct model_dim){.name = text, .value = value, .must_exist = true};
+    dims->items[dims->count++] = (struct model_dim){.name = text, .value = value};
     return 0;
 }
 

@@ -1,6 +1,5 @@
 #include "model/stage.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,9 +243,17 @@ static void copy_tensor(const struct tensor *from, struct tensor *to) {
         memcpy(to->data, from->data, bytes);
 }
 
+static int refuse_input(const struct tensor_desc *input, const struct tensor_desc *bound,
+                        struct err *err) {
+    char has[128], most[128];
+    return err_set(err, -EINVAL, "input '%s' is %s; the model was made for %s", bound->name,
+                   tensor_desc_format(input, has, sizeof(has)),
+                   tensor_desc_format(bound, most, sizeof(most)));
+}
+
 /* Slots that lie in the caller's memory point there. */
-static void bind_frame(struct exec *exec, const struct tensor *inputs,
-                       const struct tensor *outputs) {
+static int bind_frame(struct exec *exec, const struct tensor *inputs, const struct tensor *outputs,
+                      struct err *err) {
     const struct stage *stage = exec->stage;
     for (uint32_t i = 0; i < stage->slots_count; i++) {
         const struct stage_buffer *buffer = &stage->buffers[stage->slots[i].buffer];
@@ -254,13 +261,15 @@ static void bind_frame(struct exec *exec, const struct tensor *inputs,
             exec->tensors[i].data = (char *)inputs[buffer->at].data + stage->slots[i].offset;
         if (buffer->place == PLACE_INPUT && stage->slots[i].value->desc.bounded &&
             i < stage->model->cuts[stage->first].count) {
-            assert(tensor_desc_fits(&inputs[i].desc, &stage->slots[i].value->desc));
+            if (!tensor_desc_fits(&inputs[i].desc, &stage->slots[i].value->desc))
+                return refuse_input(&inputs[i].desc, &stage->slots[i].value->desc, err);
             exec->tensors[i].desc = inputs[i].desc;
             exec->tensors[i].desc.bounded = 0;
         }
         if (buffer->place == PLACE_OUTPUT)
             exec->tensors[i].data = (char *)outputs[buffer->at].data + stage->slots[i].offset;
     }
+    return 0;
 }
 
 static void finish_frame(const struct exec *exec, struct tensor *outputs) {
@@ -308,7 +317,9 @@ static int run_step(struct exec *exec, uint32_t s, struct err *err) {
 
 int exec_run(struct exec *exec, const struct tensor *inputs, struct tensor *outputs,
              struct err *err) {
-    bind_frame(exec, inputs, outputs);
+    int bound = bind_frame(exec, inputs, outputs, err);
+    if (bound < 0)
+        return bound;
     uint64_t before = exec->profile ? now_ns() : 0;
     for (uint32_t s = 0; s < exec->stage->steps_count; s++) {
         int rc = run_step(exec, s, err);

@@ -290,9 +290,11 @@ enum attr_type {
     TYPE_INT = 2,
     TYPE_STRING = 3,
     TYPE_TENSOR = 4,
+    TYPE_GRAPH = 5,
     TYPE_FLOATS = 6,
     TYPE_INTS = 7,
-    TYPE_STRINGS = 8
+    TYPE_STRINGS = 8,
+    TYPE_GRAPHS = 10
 };
 
 static int guess_type(const Onnx__AttributeProto *proto) {
@@ -345,6 +347,11 @@ static int read_attr(struct import *import, const Onnx__AttributeProto *proto, s
     case TYPE_STRINGS:
         attr->kind = ATTR_STRINGS;
         return read_strings(import, proto, attr);
+    case TYPE_GRAPH:
+    case TYPE_GRAPHS:
+        return err_set(import->err, -ENOTSUP,
+                       "control flow (If, Loop, Scan) is not supported; export the model without "
+                       "it, for one set of shapes");
     default:
         return err_set(import->err, -ENOTSUP, "it is of kind %s (%d), which is not supported",
                        type > 0 && type < (int)(sizeof(kinds) / sizeof(kinds[0])) ? kinds[type]

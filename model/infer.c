@@ -25,25 +25,48 @@ static bool is_bound(const char *name, int64_t *ret) {
     return *end == '\0' && errno == 0;
 }
 
+/* What the user says dimension d of an input is, or NULL. */
+static const struct model_dim *said(const struct value *input, int d,
+                                    const struct model_options *options) {
+    const struct model_dim *dim = find_dim(options, input->dim_names[d]);
+    return dim ? dim : find_dim(options, "*");
+}
+
+/* What is to be said of the dimensions that nobody knows: " --dim h=VALUE --dim w=VALUE". */
+static void list_unsaid(const struct graph *graph, const struct model_options *options, char *buf,
+                        size_t size) {
+    size_t used = 0;
+    int64_t bound;
+    *buf = '\0';
+    for (size_t i = 0; i < graph->inputs_count; i++) {
+        const struct value *input = graph->inputs[i];
+        for (int d = 1; d < input->desc.rank; d++) {
+            char option[128];
+            const char *name = input->dim_names[d];
+            if (input->desc.dims[d] >= 0 || is_bound(name, &bound) || said(input, d, options))
+                continue;
+            snprintf(option, sizeof(option), " --dim %.100s=VALUE", name ? name : "'*'");
+            if (!strstr(buf, option) && used < size)
+                used += (size_t)snprintf(buf + used, size - used, "%s", option);
+        }
+    }
+}
+
 /* The value of dimension d of an input: as declared, as the user says, or 1 where it is first. */
-static int bind_dim(struct value *input, int d, const struct model_options *options, int64_t *ret,
-                    struct err *err) {
+static int bind_dim(const struct graph *graph, struct value *input, int d,
+                    const struct model_options *options, struct err *err) {
     const char *name = input->dim_names[d];
-    *ret = input->desc.dims[d];
+    int64_t *ret = &input->desc.dims[d];
     if (*ret < 0 && is_bound(name, ret)) {
         input->desc.bounded |= (uint8_t)(1U << d);
     } else if (*ret < 0) {
-        const struct model_dim *dim = find_dim(options, name);
-        if (!dim)
-            dim = find_dim(options, "*");
-        if (dim)
-            *ret = dim->value;
-        else if (d == 0)
-            *ret = 1;
-        else
-            return err_set(err, -ENOTSUP,
-                           "input '%s': dimension %d ('%s') is not known; say --dim %s=VALUE",
-                           input->name, d, name ? name : "unnamed", name ? name : "'*'");
+        const struct model_dim *dim = said(input, d, options);
+        char unsaid[300];
+        list_unsaid(graph, options, unsaid, sizeof(unsaid));
+        if (!dim && d > 0)
+            return err_set(err, -ENOTSUP, "input '%s': dimension %d ('%s') is not known; say%s",
+                           input->name, d, name ? name : "unnamed", unsaid);
+        *ret = dim ? dim->value : 1;
     }
     if (*ret < 0 || *ret > OP_DIM_MAX)
         return err_set(err, -EBADMSG, "input '%s': dimension %d cannot be %lld", input->name, d,
@@ -67,12 +90,12 @@ static void list_dims(const struct graph *graph, char *buf, size_t size) {
         }
 }
 
-/* A value for a dimension that no input has is a mistake, where the user has said so. */
+/* A value for a dimension that no input has is a mistake. */
 static int check_dims(const struct graph *graph, const struct model_options *options,
                       struct err *err) {
     for (size_t k = 0; options && k < options->dims_count; k++) {
         const char *name = options->dims[k].name;
-        bool found = !options->dims[k].must_exist || strcmp(name, "*") == 0;
+        bool found = strcmp(name, "*") == 0;
         for (size_t i = 0; i < graph->inputs_count && !found; i++)
             for (int d = 0; d < graph->inputs[i]->desc.rank && !found; d++)
                 found = graph->inputs[i]->dim_names[d] &&
@@ -87,7 +110,8 @@ static int check_dims(const struct graph *graph, const struct model_options *opt
     return 0;
 }
 
-static int bind_input(struct value *input, const struct model_options *options, struct err *err) {
+static int bind_input(const struct graph *graph, struct value *input,
+                      const struct model_options *options, struct err *err) {
     if (input->desc.rank < 0)
         return err_set(err, -ENOTSUP,
                        "input '%s': the file does not say its shape; export it with one",
@@ -95,7 +119,7 @@ static int bind_input(struct value *input, const struct model_options *options, 
     if (dtype_size(input->desc.dtype) == 0)
         return err_set(err, -ENOTSUP, "input '%s': its element type is not supported", input->name);
     for (int d = 0; d < input->desc.rank; d++) {
-        int rc = bind_dim(input, d, options, &input->desc.dims[d], err);
+        int rc = bind_dim(graph, input, d, options, err);
         if (rc < 0)
             return rc;
     }
@@ -270,7 +294,7 @@ int net_infer(struct model *model, const struct model_options *options, struct e
         if (graph->values[i]->constant)
             rc = infer_initializer(graph->values[i], err);
     for (size_t i = 0; rc == 0 && i < graph->inputs_count; i++)
-        rc = bind_input(graph->inputs[i], options, err);
+        rc = bind_input(graph, graph->inputs[i], options, err);
     for (size_t i = 0; rc == 0 && i < graph->nodes_count; i++)
         rc = infer_node(model, graph->nodes[i], err);
     return rc;

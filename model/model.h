@@ -15,11 +15,11 @@
 #include "base/sha256.h"
 #include "base/tensor.h"
 
-/* A value for a symbolic dimension ("n", "height"), or for all of them when name is "*". */
+/* A value for a symbolic dimension ("n", "height"), or for all of them when name is "*". A name
+ * that no input has is -EINVAL. */
 struct model_dim {
     const char *name;
     int64_t value;
-    bool must_exist; /* -EINVAL when no input has a dimension of that name; not for "*" */
 };
 
 struct model_options {
@@ -121,8 +121,8 @@ void exec_free(struct exec *exec);
  * outputs: data of each output with source -1 points to room for it (TENSOR_ALIGN aligned, not
  * overlapping anything); the others' data is set to the input's. desc of every output is filled in
  * (where stage_outputs() has a bounded dimension, with what it is). No allocation after the first
- * call. 0, or -EINVAL with a sentence where the data itself is impossible (an index out of range).
- */
+ * call. 0, or -EINVAL with a sentence where the data itself is impossible (an index out of range),
+ * or a bounded input is larger than its bound. */
 int exec_run(struct exec *exec, const struct tensor *inputs, struct tensor *outputs,
              struct err *err);
 

@@ -152,10 +152,10 @@ static size_t format_place(const struct place *place, char *buf, size_t size) {
 
 static int refuse(const struct walker *walker, const struct place *place, const uint8_t *at,
                   const char *why) {
-    char where[256] = "the file";
+    char where[256] = "";
     format_place(place, where, sizeof(where));
-    return err_set(walker->err, -EBADMSG, "not a valid ONNX file: %s: %s (at byte %zu)", where, why,
-                   (size_t)(at - walker->file));
+    return err_set(walker->err, -EBADMSG, "not a valid ONNX file: %s%s%s (at byte %zu)", where,
+                   *where ? ": " : "", why, (size_t)(at - walker->file));
 }
 
 /* Room for more bytes at out + size. */

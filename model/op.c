@@ -106,8 +106,10 @@ static int op_unknown(const struct node *node, struct err *err) {
                        "operators are",
                        node->name, node->op_type, node->domain);
     if (since == 0)
-        return err_set(err, -ENOTSUP, "node '%s': operator %s (opset %d) is not supported",
-                       node->name, node->op_type, node->opset);
+        return err_set(
+            err, -ENOTSUP,
+            "node '%s': operator %s (opset %d) is not supported; `convoyctl ops` lists what is",
+            node->name, node->op_type, node->opset);
     return err_set(err, -ENOTSUP,
                    "node '%s': operator %s (opset %d) is not supported; %s of opsets %d to %d is: "
                    "export the model with one of these",

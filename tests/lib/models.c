@@ -58,8 +58,7 @@ struct model *models_open(const struct models_entry *entry) {
     struct err err = {0};
     if (!models_path(entry->file, path, sizeof(path)))
         return NULL;
-    struct model_dim dims[] = {{"p2o.DynamicDimension.0", 1, false},
-                               {entry->dim, entry->dim_value, false}};
+    struct model_dim dims[] = {{"p2o.DynamicDimension.0", 1}, {entry->dim, entry->dim_value}};
     struct model_options options = {.dims = dims, .dims_count = entry->dim ? 2 : 0};
     int rc = model_open(path, &options, &model, &err);
     if (rc < 0)

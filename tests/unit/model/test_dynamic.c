@@ -328,6 +328,30 @@ static void parts_in_files_know_the_bounds(void **state) {
     model_unref(model);
 }
 
+static void more_rows_than_the_bound_are_refused(void **state) {
+    (void)state;
+    struct model *model = open_text(rows);
+    struct err err = {0};
+    struct cut_tensors middle, out;
+    float numbers[40];
+    size_t count, at = 1;
+    while (model_cut(model, at, &count)[0].bounded == 0)
+        at++;
+    make_numbers(numbers, 40, 3);
+    struct cut_tensors in = make_input(model, numbers);
+    assert_int_equal(run_range(model, 0, at, &in, &middle, &err), 0);
+    const struct tensor_desc *bound = &model_cut(model, at, &count)[0];
+    for (int d = 0; d < bound->rank; d++)
+        if (bound->bounded >> d & 1U)
+            middle.tensors[0].desc.dims[d] = bound->dims[d] + 1;
+    assert_int_equal(run_range(model, at, model_layers_count(model), &middle, &out, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "the model was made for"));
+    tensors_free(&out);
+    tensors_free(&middle);
+    tensors_free(&in);
+    model_unref(model);
+}
+
 static int make_folder(void **state) {
     (void)state;
     return mkdtemp(folder) ? 0 : -1;
@@ -348,6 +372,7 @@ int main(void) {
         cmocka_unit_test(what_only_constants_decide_is_found_at_load),
         cmocka_unit_test(a_rank_that_depends_on_data_is_refused),
         cmocka_unit_test(parts_in_files_know_the_bounds),
+        cmocka_unit_test(more_rows_than_the_bound_are_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
