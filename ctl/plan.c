@@ -1,6 +1,7 @@
-/* `plan`: the fastest line for a file of devices. */
+/* `plan`: the fastest line for a file of devices, or for those of a running ingress. */
 #include "ctl/command.h"
 #include "ctl/json.h"
+#include "ctl/line_devices.h"
 #include "ctl/network.h"
 #include "ctl/options.h"
 #include "ctl/pipeline_file.h"
@@ -20,11 +21,12 @@
 #define BYTES_PER_US_OF_MBIT 0.125
 #define TOLERANCE            0.01
 
-enum { OPTION_SIMULATE = OPTION_FIRST, OPTION_JITTER, OPTION_FRAMES, OPTION_QUEUE };
+enum { OPTION_SIMULATE = OPTION_FIRST, OPTION_JITTER, OPTION_FRAMES, OPTION_QUEUE, OPTION_FRESH };
 
 struct plan_command {
     struct network_dims dims;
     const char *devices, *write;
+    struct line_devices_options line; /* address NULL: the file says it all */
     bool json, simulate;
     double jitter;
     int64_t frames, queue;
@@ -34,6 +36,7 @@ struct plan_command {
 struct planning {
     struct network network;
     struct devices *devices;
+    struct profile_record *records; /* of the devices, where they were asked; NULL: in files */
     size_t layers;
     struct model_numbers numbers;
     struct cost_network cost_network;
@@ -55,6 +58,17 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
         return 0;
     case 'w':
         options->write = value;
+        return 0;
+    case 't':
+        options->line.address = value;
+        return 0;
+    case 'k':
+        options->line.key = value;
+        return 0;
+    case 's':
+        return options_real("--seconds", value, 0, 60, &options->line.seconds, err);
+    case OPTION_FRESH:
+        options->line.fresh = true;
         return 0;
     case 'j':
         options->json = true;
@@ -94,16 +108,28 @@ static double rate_of(double mbit) {
     return mbit > 0 ? mbit * BYTES_PER_US_OF_MBIT : INFINITY;
 }
 
-static int describe_device(struct planning *p, size_t i, struct err *err) {
+/* What was measured of a device: its times are the caller's. */
+static int find_record(struct planning *p, size_t i, struct profile_record *ret_record,
+                       struct err *err) {
     const struct devices_entry *entry = &p->devices->entries[i];
     const char *path = entry->profile ? entry->profile : p->devices->profile;
-    struct profile_record record;
+    if (p->records) {
+        *ret_record = p->records[i];
+        p->records[i].layer_us = NULL;
+        return 0;
+    }
     if (!path)
         return err_set(err, -EINVAL,
                        "%s:%d:%d: no profile for '%s': measure with 'convoyctl profile --json' and "
                        "name the file as 'profile'",
                        p->devices->file, entry->line, entry->column, entry->node);
-    int rc = profile_file_load(path, p->network.model, &record, err);
+    return profile_file_load(path, p->network.model, ret_record, err);
+}
+
+static int describe_device(struct planning *p, size_t i, struct err *err) {
+    const struct devices_entry *entry = &p->devices->entries[i];
+    struct profile_record record;
+    int rc = find_record(p, i, &record, err);
     if (rc < 0)
         return rc;
     p->layer_us[i] = record.layer_us;
@@ -162,6 +188,8 @@ static void fini(struct planning *p) {
     free(p->layer_us);
     free(p->cost_devices);
     model_numbers_fini(&p->numbers);
+    if (p->devices)
+        line_devices_free_records(p->records, p->devices->count);
     devices_free(p->devices);
     network_close(&p->network);
 }
@@ -373,19 +401,27 @@ static int write_pipeline(const struct planning *p, const char *path, struct err
     return rc;
 }
 
+/* The devices, as the file has them or as they say themselves. */
+static int find_devices(const struct plan_command *options, struct planning *p, struct err *err) {
+    if (!options->line.address)
+        return devices_load(options->devices, &p->devices, err);
+    return line_devices_find(&options->line, p->network.model, &p->devices, &p->records, err);
+}
+
 static int run_plan(const struct command *command, int argc, char **argv, struct err *err) {
-    struct plan_command options = {.jitter = 0};
+    struct plan_command options = {.line = {.seconds = 1}};
     struct planning p = {.devices = NULL};
     int first;
     int rc = options_parse(command, argc, argv, on_option, &options, &first, err);
     if (rc != 0)
         return rc;
-    if (argc - first != 1 || !options.devices)
+    if (argc - first != 1 || !options.devices == !options.line.address)
         return err_set(err, COMMAND_USAGE,
-                       "one MODEL and --devices FILE are needed; see: convoyctl plan --help");
-    rc = devices_load(options.devices, &p.devices, err);
+                       "one MODEL and either --devices FILE or --to HOST:PORT are needed; see: "
+                       "convoyctl plan --help");
+    rc = network_open(argv[first], &options.dims, &p.network, err);
     if (rc == 0)
-        rc = network_open(argv[first], &options.dims, &p.network, err);
+        rc = find_devices(&options, &p, err);
     if (rc == 0)
         rc = describe_network(&p, err);
     if (rc == 0)
@@ -406,6 +442,10 @@ static int run_plan(const struct command *command, int argc, char **argv, struct
 
 static const struct command_option option_rows[] = {
     {'D', "devices", "FILE", "the devices, as convoy-devices.yaml(5) describes them"},
+    {'t', "to", "HOST:PORT", "... or those of a running ingress: its line, and its neighbours"},
+    {'k', "key", "FILE", "the line's key (default: the file that CONVOY_KEY names)"},
+    {'s', "seconds", "S", "measure each of these at least this long (1)"},
+    {OPTION_FRESH, "fresh", NULL, "measure again what was measured before"},
     {'w', "write", "FILE", "put the pipeline into this YAML; what else it says stays"},
     {OPTION_SIMULATE, "simulate", NULL, "run the line event by event, with queues and credits"},
     {OPTION_JITTER, "jitter", "SHARE", "... with times that vary: standard deviation (0)"},
@@ -418,7 +458,7 @@ static const struct command_option option_rows[] = {
 
 const struct command command_plan = {
     .name = "plan",
-    .operands = "[OPTION...] MODEL.onnx --devices FILE.yaml",
+    .operands = "[OPTION...] MODEL.onnx --devices FILE.yaml | --to HOST:PORT",
     .summary = "Finds the cuts that make the fastest line of some devices",
     .options = option_rows,
     .run = run_plan,

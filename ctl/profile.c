@@ -1,4 +1,4 @@
-/* `profile`: how long each layer of a model takes on this device. */
+/* `profile`: how long each layer of a model takes on this device, or on another that is asked. */
 #include "model/profile.h"
 
 #include "ctl/command.h"
@@ -7,6 +7,7 @@
 #include "ctl/network.h"
 #include "ctl/options.h"
 #include "ctl/profile_file.h"
+#include "ctl/survey.h"
 #include "ctl/table.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@ struct profile_command {
     bool json, fresh;
     const char *keep; /* NULL: the user's state; "none" */
     const char *node;
+    const char *to, *key; /* the device that is asked; NULL: this one */
 };
 
 static int on_option(void *arg, int key, const char *value, struct err *err) {
@@ -53,6 +55,12 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
     case OPTION_KEEP:
         options->keep = value;
         return 0;
+    case 't':
+        options->to = value;
+        return 0;
+    case 'k':
+        options->key = value;
+        return 0;
     default:
         if (!*value || strlen(value) > 255)
             return err_set(err, COMMAND_USAGE, "--node must be a name of 1 to 255 bytes");
@@ -63,11 +71,13 @@ static int on_option(void *arg, int key, const char *value, struct err *err) {
 
 /* What is to be measured, and where: all but the times. */
 static int describe(const struct profile_command *options, const struct model *model,
-                    struct profile_record *record, struct err *err) {
+                    struct survey *survey, struct profile_record *record, struct err *err) {
     uint8_t id[SHA256_SIZE];
     if (model_identity(model, id) < 0)
         return err_set(err, -ENOMEM, "out of memory");
     sha256_format(id, record->model_id);
+    if (survey)
+        return survey_describe(survey, record, err);
     facts_read("", &record->facts);
     memcpy(record->cpu, record->facts.cpu, sizeof(record->cpu));
     record->cores = record->facts.cores;
@@ -87,22 +97,16 @@ static void on_interrupt(void *arg) {
     atomic_store(stop, true);
 }
 
-static int measure(const struct profile_command *options, struct model *model,
-                   struct profile_record *record, struct err *err) {
-    atomic_bool stop = false;
+static int measure_here(const struct profile_command *options, struct model *model,
+                        const atomic_bool *stop, struct profile_record *record, struct err *err) {
     struct profile_options how = {.workers = record->workers,
                                   .threads = record->threads,
                                   .seconds = options->seconds,
-                                  .stop = &stop};
+                                  .stop = stop};
     struct profile profile;
-    struct interrupt *interrupt;
-    int rc = interrupt_start(on_interrupt, &stop, &interrupt);
+    int rc = profile_measure(model, 0, model_layers_count(model), &how, &profile, err);
     if (rc < 0)
         return rc;
-    rc = profile_measure(model, 0, model_layers_count(model), &how, &profile, err);
-    interrupt_stop(interrupt);
-    if (rc < 0)
-        return rc == -ECANCELED ? COMMAND_INTERRUPTED : rc;
     record->layers = profile.last;
     record->layer_us = profile.layer_us;
     record->frames = profile.frames;
@@ -113,20 +117,17 @@ static int measure(const struct profile_command *options, struct model *model,
 
 /* Takes what is kept, or measures and keeps it. Not being able to keep it is no failure. */
 static int find_or_measure(const struct profile_command *options, struct model *model,
+                           struct survey *survey, const atomic_bool *stop,
                            struct profile_record *record, bool *ret_kept, struct err *err) {
     bool keeps = !options->keep || strcmp(options->keep, "none") != 0;
     char *path = !keeps ? NULL : options->keep ? strdup(options->keep) : profile_kept_path();
-    struct profile_record kept;
     struct err why;
     int rc = 0;
-    if (path && !options->fresh && profile_kept_find(path, record, &kept)) {
-        record->layers = kept.layers;
-        record->layer_us = kept.layer_us;
-        record->frames = kept.frames;
-        record->when = kept.when;
+    if (path && !options->fresh && profile_kept_take(path, record)) {
         *ret_kept = true;
     } else {
-        rc = measure(options, model, record, err);
+        rc = survey ? survey_measure(survey, model, options->seconds, record, err)
+                    : measure_here(options, model, stop, record, err);
         if (rc == 0 && path && profile_kept_store(path, record, model, &why) < 0)
             fprintf(stderr, "convoyctl profile: not kept for later: %s\n", why.text);
     }
@@ -134,11 +135,36 @@ static int find_or_measure(const struct profile_command *options, struct model *
     return rc;
 }
 
+/* All that is to be known of this device, or of the one that is asked and the link to it. */
+static int find_out(const struct profile_command *options, struct model *model,
+                    struct profile_record *record, bool *ret_kept, struct err *err) {
+    atomic_bool stop = false;
+    struct interrupt *interrupt;
+    struct survey *survey = NULL;
+    int rc = interrupt_start(on_interrupt, &stop, &interrupt);
+    if (rc < 0)
+        return rc;
+    if (options->to)
+        rc = survey_new(options->to, options->key, &stop, &survey, err);
+    if (rc == 0)
+        rc = describe(options, model, survey, record, err);
+    if (rc == 0 && survey)
+        rc = survey_probe(survey, &record->link, err);
+    if (rc == 0)
+        rc = find_or_measure(options, model, survey, &stop, record, ret_kept, err);
+    survey_free(survey);
+    interrupt_stop(interrupt);
+    return rc == -ECANCELED ? COMMAND_INTERRUPTED : rc;
+}
+
 static void print_facts(const struct profile_record *record) {
     const struct facts *facts = &record->facts;
     char total[32], available[32];
     printf("device   %s: %s, %d core%s", record->node, *record->cpu ? record->cpu : "unknown CPU",
            record->cores, record->cores == 1 ? "" : "s");
+    if (!facts->memory_bytes && facts->memory_available)
+        printf(", %s memory available",
+               format_bytes((double)facts->memory_available, available, sizeof(available)));
     if (facts->memory_bytes)
         printf(", %s of %s memory available",
                format_bytes((double)facts->memory_available, available, sizeof(available)),
@@ -148,6 +174,11 @@ static void print_facts(const struct profile_record *record) {
     if (facts->throttled == FACTS_YES)
         printf(", its clock is being held down");
     putchar('\n');
+    if (record->link.is_measured)
+        printf("link     %.0f Mbit/s, %.2f ms; costs the device %.2f ns of CPU time per byte and "
+               "%.0f us per message\n",
+               record->link.mbit, record->link.latency_ms, record->link.byte_ns,
+               record->link.message_us);
 }
 
 static int print_text(const struct profile_record *record, const struct model *model, bool kept,
@@ -193,12 +224,15 @@ static int run_profile(const struct command *command, int argc, char **argv, str
         return rc;
     if (argc - first != 1)
         return err_set(err, COMMAND_USAGE, "one MODEL is needed; see: convoyctl profile --help");
+    if (options.to && (options.workers || options.threads || options.node))
+        return err_set(err, COMMAND_USAGE,
+                       "--workers, --threads and --node are the asked device's own with --to");
+    if (options.key && !options.to)
+        return err_set(err, COMMAND_USAGE, "--key is for --to");
     rc = network_open(argv[first], &options.dims, &network, err);
     if (rc < 0)
         return rc;
-    rc = describe(&options, network.model, &record, err);
-    if (rc == 0)
-        rc = find_or_measure(&options, network.model, &record, &kept, err);
+    rc = find_out(&options, network.model, &record, &kept, err);
     if (rc == 0)
         rc = options.json
                  ? json_write_pretty(profile_record_json(&record, network.model), stdout, err)
@@ -209,6 +243,8 @@ static int run_profile(const struct command *command, int argc, char **argv, str
 }
 
 static const struct command_option option_rows[] = {
+    {'t', "to", "HOST:PORT", "measure on that device, and the link to it"},
+    {'k', "key", "FILE", "the line's key (default: the file that CONVOY_KEY names)"},
     {'W', "workers", "N", "frames computed side by side (cores / threads)"},
     {'T', "threads", "N", "cores per frame (1)"},
     {'s', "seconds", "S", "measure at least this long (3)"},
@@ -223,7 +259,7 @@ static const struct command_option option_rows[] = {
 const struct command command_profile = {
     .name = "profile",
     .operands = "[OPTION...] MODEL.onnx",
-    .summary = "Measures how long each layer of a model takes on this device",
+    .summary = "Measures how long each layer of a model takes on a device",
     .options = option_rows,
     .run = run_profile,
 };

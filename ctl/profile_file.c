@@ -37,6 +37,15 @@ static json_t *device_json(const struct profile_record *record) {
     return device;
 }
 
+static json_t *link_json(const struct profile_link *link) {
+    json_t *root = json_object();
+    json_object_set_new(root, "mbit", json_number(link->mbit));
+    json_object_set_new(root, "latency_ms", json_number(link->latency_ms));
+    json_object_set_new(root, "byte_ns", json_number(link->byte_ns));
+    json_object_set_new(root, "message_us", json_number(link->message_us));
+    return root;
+}
+
 json_t *profile_record_json(const struct profile_record *record, const struct model *model) {
     json_t *root = json_object(), *layers = json_array();
     double sum = 0;
@@ -45,6 +54,8 @@ json_t *profile_record_json(const struct profile_record *record, const struct mo
     json_object_set_new(root, "model", json_text(model_path(model)));
     json_object_set_new(root, "model_id", json_text(record->model_id));
     json_object_set_new(root, "device", device_json(record));
+    if (record->link.is_measured)
+        json_object_set_new(root, "link", link_json(&record->link));
     json_object_set_new(root, "workers", json_integer(record->workers));
     json_object_set_new(root, "threads", json_integer(record->threads));
     json_object_set_new(root, "frames", json_integer((json_int_t)record->frames));
@@ -193,8 +204,9 @@ static bool is_same(const json_t *json, const struct profile_record *record) {
         profile_record_read(json, "", &kept, NULL) < 0)
         return false;
     bool same = strcmp(kept.model_id, record->model_id) == 0 &&
-                strcmp(kept.cpu, record->cpu) == 0 && kept.cores == record->cores &&
-                kept.workers == record->workers && kept.threads == record->threads;
+                strcmp(kept.node, record->node) == 0 && strcmp(kept.cpu, record->cpu) == 0 &&
+                kept.cores == record->cores && kept.workers == record->workers &&
+                kept.threads == record->threads;
     profile_record_fini(&kept);
     return same;
 }
@@ -212,6 +224,17 @@ bool profile_kept_find(const char *path, const struct profile_record *record,
     }
     json_decref(root);
     return found;
+}
+
+bool profile_kept_take(const char *path, struct profile_record *record) {
+    struct profile_record kept;
+    if (!profile_kept_find(path, record, &kept))
+        return false;
+    record->layers = kept.layers;
+    record->layer_us = kept.layer_us;
+    record->frames = kept.frames;
+    record->when = kept.when;
+    return true;
 }
 
 /* Makes the folders that a path needs. */

@@ -1,9 +1,9 @@
 #include "daemon/control/pilot.h"
 
+#include "daemon/control/measure.h"
 #include "daemon/device.h"
 #include "daemon/log.h"
 #include "model/numbers.h"
-#include "model/profile.h"
 #include "plan/mover.h"
 
 #include <assert.h>
@@ -24,7 +24,6 @@
 #define LESS            0.8      /* of a stage's memory, where that was refused */
 #define GATHER_US       2000000  /* the first plan waits so long for neighbours to answer */
 #define PROFILE_SECONDS 0.7
-#define SLICE_BYTES     (UINT64_C(128) << 20) /* weights that are measured at once */
 #define DECISION_SIZE   400
 #define CHANGE          0.15 /* of a device's slowness or rate: worth being named as the reason */
 
@@ -57,7 +56,7 @@ struct measure_job {
     int workers, threads;
     struct model *model;
     struct model_numbers numbers;
-    double *layer_us;
+    struct measure measure;
     int rc;
     struct err err;
 };
@@ -152,16 +151,6 @@ size_t pilot_decisions(const struct device *device, char **ret_texts) {
 /* ---- measuring ---------------------------------------------------------------------------------
  */
 
-/* Layers [first, *ret_last) whose weights are measured at once: so that a model that does not fit
- * this device as a whole can be measured all the same. */
-static size_t slice_end(const struct model_numbers *numbers, size_t first) {
-    uint64_t bytes = numbers->weight_bytes[first];
-    size_t last = first + 1;
-    while (last < numbers->layers && bytes + numbers->weight_bytes[last] <= SLICE_BYTES)
-        bytes += numbers->weight_bytes[last++];
-    return last;
-}
-
 static void measure(struct job *job) {
     struct measure_job *m = (struct measure_job *)(uintptr_t)job;
     const struct profile_options options = {.workers = m->workers,
@@ -171,18 +160,8 @@ static void measure(struct job *job) {
     m->rc = held_open_model(m->config, &m->model, &m->err);
     if (m->rc == 0 && model_numbers_init(&m->numbers, m->model) < 0)
         m->rc = err_set(&m->err, -ENOMEM, "out of memory");
-    if (m->rc == 0 && !(m->layer_us = calloc(m->numbers.layers, sizeof(*m->layer_us))))
-        m->rc = err_set(&m->err, -ENOMEM, "out of memory");
-    for (size_t first = 0; m->rc == 0 && first < m->numbers.layers;) {
-        struct profile profile;
-        size_t last = slice_end(&m->numbers, first);
-        m->rc = profile_measure(m->model, first, last, &options, &profile, &m->err);
-        if (m->rc == 0) {
-            memcpy(m->layer_us + first, profile.layer_us, (last - first) * sizeof(double));
-            profile_fini(&profile);
-        }
-        first = last;
-    }
+    if (m->rc == 0)
+        m->rc = measure_layers(m->model, &options, &m->measure, &m->err);
 }
 
 static void on_measured(struct job *job, bool is_closing) {
@@ -196,9 +175,9 @@ static void on_measured(struct job *job, bool is_closing) {
         decide(pilot, "nothing can be planned: %s", m->err.text);
     } else {
         pilot->numbers = m->numbers;
-        pilot->layer_us = m->layer_us;
+        pilot->layer_us = m->measure.layer_us;
         m->numbers = (struct model_numbers){.layers = 0};
-        m->layer_us = NULL;
+        m->measure.layer_us = NULL;
         const struct cost_network network = {
             .layers = pilot->numbers.layers,
             .cut_bytes = pilot->numbers.cut_bytes,
@@ -214,7 +193,7 @@ static void on_measured(struct job *job, bool is_closing) {
     }
     model_unref(m->model);
     model_numbers_fini(&m->numbers);
-    free(m->layer_us);
+    measure_fini(&m->measure);
     config_free(m->config);
     free(m);
 }

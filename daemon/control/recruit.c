@@ -9,10 +9,14 @@
  * has come of the part. The ingress' connection breaks: while RECEIVING the order ends (the file
  * stays, the next Prepare goes on with it), while the builder has it the order goes on without a
  * peer; when the same plan comes again meanwhile it is that peer's, else the outcome is dropped.
- * The plan is released, or the same ingress wants another: the same. */
+ * The plan is released, or the same ingress wants another: the same.
+ *
+ * Measure goes the same way, but in BUILDING all layers are timed (measure.h), and the answer is
+ * Measured. When nobody waits for it any more, the timing is stopped. */
 #include "daemon/control/recruit.h"
 
 #include "daemon/control/cache.h"
+#include "daemon/control/measure.h"
 #include "daemon/control/memory.h"
 #include "daemon/device.h"
 #include "daemon/log.h"
@@ -20,23 +24,31 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define STRAYS_MAX 4 /* more plans do not cross on the way */
+#define STRAYS_MAX          4 /* more plans do not cross on the way */
+#define MEASURED_LAYERS_MAX (MESSAGE_HEADER_MAX / sizeof(float) - 1024)
 
 enum order_state { ORDER_NEW, ORDER_FINDING, ORDER_RECEIVING, ORDER_BUILDING };
 
-/* One Prepare. */
+/* One Prepare, or one Measure. */
 struct order {
     struct job job;
     struct device *device;
     struct peer *peer; /* who wants to know; NULL: nobody any more */
     enum order_state state;
-    struct plan *plan; /* NULL when it has been given to held */
+    struct plan *plan; /* NULL when it has been given to held, and of a Measure */
     uint8_t plan_id[SHA256_SIZE];
+    uint8_t model_id[SHA256_SIZE];
     size_t index;
+    bool measures;
+    uint64_t token; /* of the Measure */
+    double seconds;
+    atomic_bool stop;
     uint8_t part[SHA256_SIZE];
     uint64_t part_bytes;
     size_t result_bytes;
@@ -58,6 +70,7 @@ struct order {
     int fd;        /* of its unfinished file; -1: none */
     uint64_t have; /* bytes of that */
     struct held *held;
+    struct measure measure;
     struct cache_usage usage;
 
     /* Receiving. */
@@ -104,6 +117,35 @@ static void answer(struct device *device, struct peer *peer, const uint8_t *plan
     conn_send(peer_conn(peer), &message);
 }
 
+/* The answer to a Measure; measure: NULL, or what was measured. */
+static void answer_measure(struct peer *peer, uint64_t token, const struct measure *measure,
+                           Convoy__Code code, const char *text) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Measured measured = CONVOY__MEASURED__INIT;
+    float *us = measure ? calloc(measure->layers, sizeof(*us)) : NULL;
+    static const char too_many[] = "the model has too many layers for one message";
+    measured.token = token;
+    measured.code = code;
+    measured.text = (char *)(uintptr_t)text;
+    if (measure && (!us || measure->layers > MEASURED_LAYERS_MAX)) {
+        measured.code = us ? CONVOY__CODE__CODE_TOO_LARGE : CONVOY__CODE__CODE_NO_MEMORY;
+        measured.text = (char *)(uintptr_t)(us ? too_many : "out of memory");
+    } else if (measure) {
+        for (size_t i = 0; i < measure->layers; i++)
+            us[i] = (float)measure->layer_us[i];
+        measured.layer_us = us;
+        measured.n_layer_us = measure->layers;
+        measured.frames = measure->frames;
+    }
+    message.body_case = CONVOY__MESSAGE__BODY_MEASURED;
+    message.measured = &measured;
+    if (measured.code != CONVOY__CODE__CODE_OK)
+        log_warning("a model of %s is not measured: %s: %s", peer_name(peer),
+                    message_code_name(measured.code), measured.text);
+    conn_send(peer_conn(peer), &message);
+    free(us);
+}
+
 /* ---- orders ---------------------------------------------------------------------------------- */
 
 static void order_free(struct order *order) {
@@ -113,6 +155,7 @@ static void order_free(struct order *order) {
         close(order->fd);
     buffer_unref(order->chunk);
     held_unref(order->held);
+    measure_fini(&order->measure);
     model_unref(order->model);
     plan_free(order->plan);
     free(order->path);
@@ -187,25 +230,37 @@ static int copy_settings(const struct device *device, struct order *order) {
     return 0;
 }
 
-static struct order *order_new(struct device *device, struct peer *peer, struct plan *plan,
-                               size_t index, const Convoy__Prepare *prepare) {
+static struct order *order_new(struct device *device, struct peer *peer,
+                               const uint8_t model_id[SHA256_SIZE], const uint8_t part[SHA256_SIZE],
+                               uint64_t part_bytes, const char *model_name) {
     struct order *order = calloc(1, sizeof(*order));
     if (!order)
         return NULL;
     order->device = device;
     order->peer = peer;
-    order->index = index;
     order->fd = -1;
-    memcpy(order->plan_id, plan->id, SHA256_SIZE);
-    memcpy(order->part, prepare->part.data, SHA256_SIZE);
-    order->part_bytes = prepare->part_bytes;
-    order->result_bytes =
-        prepare->result_bytes > SIZE_MAX ? SIZE_MAX : (size_t)prepare->result_bytes;
-    order->model_name = strdup(prepare->model_name);
+    memcpy(order->model_id, model_id, SHA256_SIZE);
+    memcpy(order->part, part, SHA256_SIZE);
+    order->part_bytes = part_bytes;
+    order->model_name = strdup(model_name);
     if (!order->model_name) {
         order_free(order);
         return NULL;
     }
+    return order;
+}
+
+/* A Prepare whose plan was read. Takes plan on success. */
+static struct order *order_of_plan(struct device *device, struct peer *peer, struct plan *plan,
+                                   size_t index, const Convoy__Prepare *prepare) {
+    struct order *order = order_new(device, peer, plan->model_id, prepare->part.data,
+                                    prepare->part_bytes, prepare->model_name);
+    if (!order)
+        return NULL;
+    order->index = index;
+    memcpy(order->plan_id, plan->id, SHA256_SIZE);
+    order->result_bytes =
+        prepare->result_bytes > SIZE_MAX ? SIZE_MAX : (size_t)prepare->result_bytes;
     order->plan = plan;
     return order;
 }
@@ -231,7 +286,9 @@ static void finish(struct recruit *recruit) {
 
 static void refuse(struct recruit *recruit, Convoy__Code code, const char *text) {
     struct order *order = recruit->current;
-    if (order->peer)
+    if (order->peer && order->measures)
+        answer_measure(order->peer, order->token, NULL, code, text);
+    else if (order->peer)
         answer(order->device, order->peer, order->plan_id, SHA256_SIZE, code, text);
     finish(recruit);
 }
@@ -244,14 +301,14 @@ static struct order *order_of(struct job *job) {
 
 /* The part as a model; it must be what the plan says. */
 static int open_part(struct order *order, struct model **ret_model) {
-    const struct plan_stage *stage = &order->plan->stages[order->index];
+    const struct plan_stage *stage = order->plan ? &order->plan->stages[order->index] : NULL;
     struct model *model;
     int rc = model_open(order->path, NULL, &model, &order->err);
     if (rc < 0)
         return rc;
     if (memcmp(model_digest(model), order->part, SHA256_SIZE) != 0)
         rc = err_set(&order->err, -EBADMSG, "the part in the cache is not what its name says");
-    else if (model_layers_count(model) != stage->last - stage->first)
+    else if (stage && model_layers_count(model) != stage->last - stage->first)
         rc = err_set(&order->err, -EBADMSG, "the part has %zu layers, but its stage has %zu",
                      model_layers_count(model), stage->last - stage->first);
     if (rc < 0)
@@ -282,6 +339,14 @@ static int build_stage(struct order *order) {
     return 0;
 }
 
+static int measure_model(struct order *order) {
+    const struct profile_options options = {.workers = order->settings.workers,
+                                            .threads = order->settings.threads,
+                                            .seconds = order->seconds,
+                                            .stop = &order->stop};
+    return measure_layers(order->model, &options, &order->measure, &order->err);
+}
+
 /* Checks what has come of the part, if it came just now, and gives it its name. */
 static int complete_part(struct order *order) {
     struct cache *cache = order->device->cache;
@@ -307,7 +372,7 @@ static void build(struct job *job) {
     if (order->rc == -EBADMSG)
         cache_remove(order->device->cache, order->part);
     if (order->rc == 0)
-        order->rc = build_stage(order);
+        order->rc = order->measures ? measure_model(order) : build_stage(order);
     if (order->device->cache)
         cache_get_usage(order->device->cache, &order->usage);
 }
@@ -322,6 +387,11 @@ static void on_built(struct job *job, bool is_closing) {
     }
     if (order->rc < 0) {
         refuse(recruit, deploy_code(order->rc), order->err.text);
+        return;
+    }
+    if (order->measures) {
+        answer_measure(order->peer, order->token, &order->measure, CONVOY__CODE__CODE_OK, "");
+        finish(recruit);
         return;
     }
     struct held *held = order->held;
@@ -471,7 +541,7 @@ static void find(struct job *job) {
         return;
     order->rc = cache_find(*cache, order->part, &order->path, &bytes);
     if (order->rc == -ENOENT) {
-        left = memory_available();
+        left = order->measures ? UINT64_MAX : memory_available(); /* it is measured in slices */
         if (order->part_bytes > left)
             order->rc = err_set(&order->err, -ENOMEM,
                                 "the part has %" PRIu64 " MB, but the system has %" PRIu64
@@ -509,7 +579,7 @@ static struct model *find_model(const struct device *device, const struct order 
     for (size_t i = 0; i < device->plans.count; i++) {
         const struct held *held = device->plans.plans[i];
         if (held_has_whole_model(held) &&
-            memcmp(held->plan->model_id, order->plan->model_id, SHA256_SIZE) == 0)
+            memcmp(held->plan->model_id, order->model_id, SHA256_SIZE) == 0)
             return held->model;
     }
     return NULL;
@@ -530,7 +600,8 @@ static void release_orphans(struct device *device) {
 
 static void start(struct recruit *recruit) {
     struct order *order = recruit->current;
-    release_orphans(recruit->device);
+    if (!order->measures)
+        release_orphans(recruit->device);
     struct model *model = find_model(recruit->device, order);
     char text[160];
     if (copy_settings(recruit->device, order) < 0) {
@@ -538,7 +609,7 @@ static void start(struct recruit *recruit) {
     } else if (model) {
         order->model = model_ref(model);
         submit(recruit, ORDER_BUILDING, build, on_built);
-    } else if (order->part_bytes > order->settings.memory) {
+    } else if (!order->measures && order->part_bytes > order->settings.memory) {
         snprintf(text, sizeof(text),
                  "the part has %" PRIu64 " MB, more than `memory:` leaves (%" PRIu64 " MB)",
                  order->part_bytes / 1000000, order->settings.memory / 1000000);
@@ -564,6 +635,7 @@ static void abandon(struct recruit *recruit) {
         note_stray(recruit, recruit->current);
     recruit->current->peer = NULL;
     recruit->current->asked = 0;
+    atomic_store(&recruit->current->stop, true);
     if (recruit->current->state == ORDER_RECEIVING && !recruit->is_writing)
         finish(recruit);
 }
@@ -593,16 +665,40 @@ static bool is_busy_for_another(const struct recruit *recruit, const struct peer
     return (current && current->peer && current->peer != peer) || (next && next->peer != peer);
 }
 
+static void refuse_busy(struct order *order) {
+    static const char text[] = "this device is busy for another ingress";
+    if (order->measures)
+        answer_measure(order->peer, order->token, NULL, CONVOY__CODE__CODE_BUSY, text);
+    else
+        answer(order->device, order->peer, order->plan_id, SHA256_SIZE, CONVOY__CODE__CODE_BUSY,
+               text);
+}
+
+/* A plan does not wait for what is only measured. */
+static void make_way(struct recruit *recruit) {
+    if (recruit->current && recruit->current->measures && recruit->current->peer) {
+        refuse_busy(recruit->current);
+        abandon(recruit);
+    }
+    if (recruit->next && recruit->next->measures) {
+        refuse_busy(recruit->next);
+        order_free(recruit->next);
+        recruit->next = NULL;
+    }
+}
+
 static void enqueue(struct recruit *recruit, struct order *order) {
-    struct order *current = recruit->current;
     drop_next(recruit, order->peer);
-    if (current && memcmp(current->plan_id, order->plan_id, SHA256_SIZE) == 0 &&
+    if (!order->measures)
+        make_way(recruit);
+    struct order *current = recruit->current;
+    if (current && !current->measures && !order->measures &&
+        memcmp(current->plan_id, order->plan_id, SHA256_SIZE) == 0 &&
         (!current->peer || current->peer == order->peer)) {
         take_over(recruit, order->peer);
         order_free(order);
     } else if (is_busy_for_another(recruit, order->peer)) {
-        answer(order->device, order->peer, order->plan_id, SHA256_SIZE, CONVOY__CODE__CODE_BUSY,
-               "this device is preparing a plan of another ingress");
+        refuse_busy(order);
         order_free(order);
     } else if (current) {
         recruit->next = order;
@@ -649,12 +745,36 @@ void recruit_prepare(struct device *device, struct peer *peer, const Convoy__Pre
         answer(device, peer, prepare->plan.data, SHA256_SIZE, CONVOY__CODE__CODE_OK, "");
         return;
     }
-    order = order_new(device, peer, plan, index, prepare);
+    order = order_of_plan(device, peer, plan, index, prepare);
     if (!order) {
         answer(device, peer, plan->id, SHA256_SIZE, CONVOY__CODE__CODE_NO_MEMORY, "out of memory");
         plan_free(plan);
         return;
     }
+    enqueue(device->recruit, order);
+}
+
+void recruit_measure(struct device *device, struct peer *peer, const Convoy__Measure *measure) {
+    struct order *order;
+    if (device->draining) {
+        answer_measure(peer, measure->token, NULL, CONVOY__CODE__CODE_SHUTTING_DOWN,
+                       "this device is shutting down");
+        return;
+    }
+    if (measure->model.len != SHA256_SIZE || measure->part.len != SHA256_SIZE) {
+        answer_measure(peer, measure->token, NULL, CONVOY__CODE__CODE_BAD_PART,
+                       "an id or digest is not of 32 bytes");
+        return;
+    }
+    order = order_new(device, peer, measure->model.data, measure->part.data, measure->part_bytes,
+                      measure->model_name);
+    if (!order) {
+        answer_measure(peer, measure->token, NULL, CONVOY__CODE__CODE_NO_MEMORY, "out of memory");
+        return;
+    }
+    order->measures = true;
+    order->token = measure->token;
+    order->seconds = fmin(fmax(measure->seconds, 0), MEASURE_SECONDS_MAX);
     enqueue(device->recruit, order);
 }
 
@@ -703,6 +823,8 @@ void recruit_close(struct recruit *recruit) {
     if (!recruit)
         return;
     recruit->is_closing = true;
+    if (recruit->current)
+        atomic_store(&recruit->current->stop, true);
     order_free(recruit->next);
     recruit->next = NULL;
     if (!recruit->current) {

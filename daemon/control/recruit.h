@@ -1,6 +1,6 @@
 /* A device that is handed plans: takes Prepare, fetches its part, prepares its stage, holds the
  * plan until it is released. deploy.h is the other side; docs/wire.md ("Deploying") is what
- * travels.
+ * travels. One that is asked to measure a model fetches it in the same way.
  *
  * What a peer can make this device spend is bounded: one plan at a time is prepared, one more may
  * wait; a part is refused before it is fetched when it does not fit `cache:`, the disk or the
@@ -28,6 +28,9 @@ void recruit_prepare(struct device *device, struct peer *peer, const Convoy__Pre
 
 /* ... and does not need one any more. */
 void recruit_release(struct device *device, struct peer *peer, const Convoy__Release *release);
+
+/* Somebody wants to know how long the layers of a model take here. It is answered with Measured. */
+void recruit_measure(struct device *device, struct peer *peer, const Convoy__Measure *measure);
 
 /* True when a chunk with a payload of bytes is what was asked for on this connection. */
 bool recruit_expects(const struct device *device, const struct peer *peer,

@@ -173,6 +173,24 @@ static void fill_plans(const struct device *device, struct plan_list *list,
     stage->cache_limit = device->config->state ? device->config->cache : 0;
 }
 
+/* Whom an ingress may use, as a message lists them. */
+struct neighbour_list {
+    Convoy__PlanStage all[CONFIG_NEIGHBOURS_MAX], *pointers[CONFIG_NEIGHBOURS_MAX];
+};
+
+static void fill_neighbours(const struct device *device, struct neighbour_list *list,
+                            Convoy__Status *status) {
+    const struct config *config = device->config;
+    for (size_t i = 0; i < config->neighbours_count; i++) {
+        convoy__plan_stage__init(&list->all[i]);
+        list->all[i].node = config->neighbours[i].node;
+        list->all[i].address = config->neighbours[i].address;
+        list->pointers[i] = &list->all[i];
+    }
+    status->n_neighbours = config->neighbours_count;
+    status->neighbours = list->pointers;
+}
+
 /* Temperature and memory change slowly: they are read again when they are this old. */
 static void fill_facts(struct device *device, uint64_t now_us, Convoy__StageStatus *stage) {
     struct facts *facts = &device->facts;
@@ -235,6 +253,7 @@ static void reply(struct device *device, const struct asker *asker,
     struct plan_list list;
     struct link_list_status links;
     char *decisions[PILOT_DECISIONS_MAX];
+    struct neighbour_list neighbours;
     if (count > STAGES_MAX)
         count = STAGES_MAX;
     Convoy__StageStatus **stages = calloc(count + 1, sizeof(*stages));
@@ -257,6 +276,7 @@ static void reply(struct device *device, const struct asker *asker,
     status.deployment = (char *)(uintptr_t)deploy_last(device);
     status.decisions = decisions;
     status.n_decisions = pilot_decisions(device, decisions);
+    fill_neighbours(device, &neighbours, &status);
     if (held) {
         status.model = held->model_name;
         status.model_digest.data = (uint8_t *)(uintptr_t)model_digest(held->model);

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define HELLO_HEADER_MAX       4096
 #define CLIENT_SILENT_FACTOR   15    /* a client may be silent so many heartbeats ... */
@@ -372,6 +373,27 @@ static void handle_release(struct peer *peer, const Convoy__Message *message) {
     recruit_release(peer->device, peer, message->release);
 }
 
+static void handle_measure(struct peer *peer, const Convoy__Message *message) {
+    recruit_measure(peer->device, peer, message->measure);
+}
+
+/* CPU time of this thread, which is the loop's. */
+static uint64_t loop_cpu_us(void) {
+    struct timespec t = {0};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static void handle_probe(struct peer *peer, const Convoy__Message *message) {
+    Convoy__Message reply = CONVOY__MESSAGE__INIT;
+    Convoy__Probed probed = CONVOY__PROBED__INIT;
+    probed.token = message->probe->token;
+    probed.cpu_us = loop_cpu_us();
+    reply.body_case = CONVOY__MESSAGE__BODY_PROBED;
+    reply.probed = &probed;
+    conn_send(peer->conn, &reply);
+}
+
 static void handle_apply(struct peer *peer, const Convoy__Message *message) {
     apply_request(peer->device, peer, message->apply);
 }
@@ -394,6 +416,8 @@ static const struct {
     {CONVOY__MESSAGE__BODY_PREPARE, INGRESS, handle_prepare},
     {CONVOY__MESSAGE__BODY_RELEASE, INGRESS, handle_release},
     {CONVOY__MESSAGE__BODY_APPLY, CLIENT, handle_apply},
+    {CONVOY__MESSAGE__BODY_MEASURE, INGRESS, handle_measure},
+    {CONVOY__MESSAGE__BODY_PROBE, INGRESS, handle_probe},
 };
 
 /* The largest payload that a frame of this peer's can have under a plan that is held. */
@@ -438,10 +462,11 @@ static Convoy__Code on_header(void *owner, const Convoy__Message *header, size_t
         *ret_text = "a frame larger than the model's inputs";
         return CONVOY__CODE__CODE_TOO_LARGE;
     }
-    if (takes_chunk(peer, header, bytes))
+    if (takes_chunk(peer, header, bytes) ||
+        (header->body_case == CONVOY__MESSAGE__BODY_PROBE && peer->role == PEER_INGRESS))
         return CONVOY__CODE__CODE_OK;
     *ret_text = peer->role == PEER_INGRESS
-                    ? "only a PartChunk that was asked for has a payload here"
+                    ? "only a Probe, or a PartChunk that was asked for, has a payload here"
                     : "only a Frame has a payload here";
     return CONVOY__CODE__CODE_MALFORMED;
 }

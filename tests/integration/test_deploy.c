@@ -847,6 +847,116 @@ static void only_an_ingress_may_hand_out_plans(void **state) {
     clear_bench(&bench);
 }
 
+/* ---- measuring ------------------------------------------------------------------------------- */
+
+static void send_measure(struct bench *bench, uint64_t token, double seconds) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Measure measure = CONVOY__MEASURE__INIT;
+    measure.token = token;
+    measure.model = (ProtobufCBinaryData){SHA256_SIZE, bench->model_id};
+    measure.part = (ProtobufCBinaryData){SHA256_SIZE, bench->digest};
+    measure.part_bytes = bench->part_bytes;
+    measure.model_name = (char *)(uintptr_t) "test.onnx";
+    measure.seconds = seconds;
+    message.body_case = CONVOY__MESSAGE__BODY_MEASURE;
+    message.measure = &measure;
+    client_send(&bench->ingress, &message, NULL, 0);
+}
+
+static const Convoy__Measured *wait_measured(struct bench *bench, uint64_t token) {
+    const Convoy__Measured *measured =
+        client_wait_other(&bench->ingress, CONVOY__MESSAGE__BODY_MEASURED)->measured;
+    assert_int_equal(measured->token, token);
+    return measured;
+}
+
+/* Sends the whole part, piece by piece as it is asked for. */
+static void send_part(struct bench *bench) {
+    for (uint64_t offset = 0; offset < bench->part_bytes;) {
+        const Convoy__PartRequest *request = wait_request(bench);
+        assert_int_equal(request->offset, offset);
+        offset += request->bytes;
+        send_chunk(bench, request->offset, request->bytes);
+    }
+}
+
+static void a_device_measures_a_model_that_it_is_sent(void **state) {
+    struct bench bench;
+    (void)state;
+    set_bench(&bench, "workers: 2\n");
+    send_measure(&bench, 77, 0);
+    send_part(&bench);
+    const Convoy__Measured *measured = wait_measured(&bench, 77);
+    if (measured->code != CONVOY__CODE__CODE_OK)
+        fail_msg("%s", measured->text);
+    assert_int_equal(measured->n_layer_us, model_layers_count(oracle.model) - 8);
+    for (size_t i = 0; i < measured->n_layer_us; i++)
+        assert_true(measured->layer_us[i] > 0);
+    assert_true(measured->frames >= 10); /* 5 of each worker at least */
+
+    send_measure(&bench, 78, 0); /* the part is in its cache now */
+    assert_int_equal(wait_measured(&bench, 78)->code, CONVOY__CODE__CODE_OK);
+    clear_bench(&bench);
+}
+
+static void a_model_that_is_none_is_not_measured(void **state) {
+    struct bench bench;
+    (void)state;
+    set_bench(&bench, "");
+    memset(bench.part, 7, bench.part_bytes);
+    assert_int_equal(sha256(bench.part, bench.part_bytes, bench.digest), 0);
+    send_measure(&bench, 1, 0);
+    send_part(&bench);
+    const Convoy__Measured *measured = wait_measured(&bench, 1);
+    assert_int_not_equal(measured->code, CONVOY__CODE__CODE_OK);
+    assert_true(measured->text[0] != '\0');
+    assert_int_equal(measured->n_layer_us, 0);
+    clear_bench(&bench);
+}
+
+static void a_plan_does_not_wait_for_a_measurement(void **state) {
+    struct bench bench;
+    struct client ingress;
+    struct prepare prepare;
+    (void)state;
+    set_bench(&bench, "workers: 1\n");
+    send_measure(&bench, 5, 60);
+    send_part(&bench);
+    client_init(&ingress, &oracle, bench.line.all[1].port);
+    client_connect(&ingress, CONVOY__ROLE__ROLE_INGRESS);
+    fill_prepare(&bench, &prepare);
+    client_send(&ingress, &prepare.message, NULL, 0);
+    assert_int_equal(wait_measured(&bench, 5)->code, CONVOY__CODE__CODE_BUSY);
+    assert_int_equal(client_wait_other(&ingress, CONVOY__MESSAGE__BODY_PREPARED)->prepared->code,
+                     CONVOY__CODE__CODE_OK);
+    client_fini(&ingress);
+    clear_bench(&bench);
+}
+
+static void probes_are_answered_one_by_one(void **state) {
+    static const uint8_t zeros[CHUNK];
+    struct bench bench;
+    uint64_t cpu_us = 0;
+    (void)state;
+    set_bench(&bench, "");
+    for (uint64_t i = 0; i < 5; i++) {
+        Convoy__Message message = CONVOY__MESSAGE__INIT;
+        Convoy__Probe probe = CONVOY__PROBE__INIT;
+        probe.token = i;
+        message.body_case = CONVOY__MESSAGE__BODY_PROBE;
+        message.probe = &probe;
+        client_send(&bench.ingress, &message, zeros, i % 2 ? CHUNK : 0);
+        const Convoy__Probed *probed =
+            client_wait_other(&bench.ingress, CONVOY__MESSAGE__BODY_PROBED)->probed;
+        assert_int_equal(probed->token, i);
+        assert_true(probed->cpu_us >= cpu_us);
+        cpu_us = probed->cpu_us;
+    }
+    clear_bench(&bench);
+}
+
+/* ---- several ingresses ----------------------------------------------------------------------- */
+
 static void a_second_ingress_has_to_wait_for_the_first(void **state) {
     struct bench bench;
     struct client first;
@@ -1204,6 +1314,10 @@ int main(void) {
         cmocka_unit_test(a_plan_that_contradicts_itself_is_refused),
         cmocka_unit_test(a_piece_that_was_not_asked_for_ends_the_connection),
         cmocka_unit_test(only_an_ingress_may_hand_out_plans),
+        cmocka_unit_test(a_device_measures_a_model_that_it_is_sent),
+        cmocka_unit_test(a_model_that_is_none_is_not_measured),
+        cmocka_unit_test(a_plan_does_not_wait_for_a_measurement),
+        cmocka_unit_test(probes_are_answered_one_by_one),
         cmocka_unit_test(a_second_ingress_has_to_wait_for_the_first),
         cmocka_unit_test(a_plan_is_released_when_it_is_prepared_or_being_so),
         cmocka_unit_test(a_piece_that_is_on_its_way_when_plans_change_is_thrown_away),

@@ -114,6 +114,43 @@ class Deploy(Case):
         self.assertEqual(len(self.status()["stages"]), 1)
         self.assertEqual(self.ctl("apply", self.plan(count=2), "--to", self.to).returncode, 0)
 
+    def test_a_device_measures_a_model_and_keeps_the_result_for_the_asking_side(self):
+        env = {**os.environ, "XDG_STATE_HOME": self.path("state-of-ctl")}
+        self.start_recruit(1, "workers: 1\n")
+        node, address = self.stages[1]
+        self.wait_status(lambda status: status["stages"][0]["state"] == "idle", to=address)
+        words = ["profile", "--to", address, "--seconds", "0", RESNET]
+
+        first = json.loads(self.ctl_ok(*words, "--json", env=env))
+        again = json.loads(self.ctl_ok(*words, "--json", env=env))
+
+        self.assertEqual(first["device"]["node"], node)
+        self.assertEqual(first["workers"], 1)
+        self.assertGreater(first["link"]["mbit"], 0)
+        self.assertGreater(first["link"]["latency_ms"], 0)
+        self.assertTrue(all(layer["us"] > 0 for layer in first["layers"]))
+        self.assertEqual(again["layers"], first["layers"])
+        self.assertIn("link     ", self.ctl_ok(*words, env=env))
+        self.assertEqual(self.ctl(*words, "--workers", "2", env=env).returncode, 2)
+
+    def test_a_plan_is_made_of_what_a_running_line_says_of_itself(self):
+        env = {**os.environ, "XDG_STATE_HOME": self.path("state-of-ctl")}
+        self.start_recruit(1, "workers: 1\n")
+        self.start_recruit(2, "workers: 1\n")
+        neighbours = "".join(f"  - {{node: {node}, address: '{address}'}}\n" for node, address in self.stages[1:])
+        self.start("pi-a", f"model: {RESNET}\nnode: pi-a\nlisten: {self.to}\nworkers: 1\npipeline: auto\nneighbours:\n{neighbours}")
+        self.wait_status(lambda status: status["stages"][0]["state"] == "ready")
+
+        answer = json.loads(self.ctl_ok("plan", "--to", self.to, "--seconds", "0", "--json", "--write", self.path("planned.yaml"),
+                                        RESNET, env=env))
+
+        self.assertGreater(answer["fps"], 0)
+        nodes = [node for stage in answer["stages"] for node in stage["nodes"]]
+        self.assertEqual(nodes[0], "pi-a")
+        self.assertLessEqual(set(nodes), {"pi-a", "pi-b", "pi-c"})
+        self.ctl_ok("check", self.path("planned.yaml"), "--node", "pi-a")
+        self.assertEqual(self.ctl("plan", RESNET).returncode, 2)
+
     def test_apply_says_what_is_wrong_before_anything_is_asked(self):
         self.assertEqual(self.ctl("apply", self.plan()).returncode, 2)
         self.assertEqual(self.ctl("apply", "--to", self.to).returncode, 2)

@@ -25,10 +25,12 @@ static const Convoy__Message__BodyCase kinds[] = {
     CONVOY__MESSAGE__BODY_PART_CHUNK,     CONVOY__MESSAGE__BODY_PREPARE,
     CONVOY__MESSAGE__BODY_PREPARED,       CONVOY__MESSAGE__BODY_RELEASE,
     CONVOY__MESSAGE__BODY_PART_REQUEST,   CONVOY__MESSAGE__BODY_APPLY,
-    CONVOY__MESSAGE__BODY_APPLIED,
+    CONVOY__MESSAGE__BODY_APPLIED,        CONVOY__MESSAGE__BODY_MEASURE,
+    CONVOY__MESSAGE__BODY_MEASURED,       CONVOY__MESSAGE__BODY_PROBE,
+    CONVOY__MESSAGE__BODY_PROBED,
 };
 #define KINDS         (sizeof(kinds) / sizeof(kinds[0]))
-#define PAYLOAD_KINDS 3 /* Frame, Result, PartChunk */
+#define PAYLOAD_KINDS 4 /* Frame, Result, PartChunk, Probe */
 
 static uint8_t payload[300000]; /* more than the first spill block */
 
@@ -45,7 +47,8 @@ static void add_sample(struct bytes *bytes, enum form form, Convoy__Message__Bod
     Convoy__Message *sample = sample_new(kind);
     bool has_payload = kind == CONVOY__MESSAGE__BODY_FRAME ||
                        kind == CONVOY__MESSAGE__BODY_RESULT ||
-                       kind == CONVOY__MESSAGE__BODY_PART_CHUNK;
+                       kind == CONVOY__MESSAGE__BODY_PART_CHUNK ||
+                       kind == CONVOY__MESSAGE__BODY_PROBE;
     bytes_add_message(bytes, form, sample, payload, has_payload ? payload_bytes : 0);
     convoy__message__free_unpacked(sample, NULL);
 }

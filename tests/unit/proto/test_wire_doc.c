@@ -232,7 +232,7 @@ static void every_message_has_a_section_that_names_its_fields(void **state) {
         expect_body(body, section, end);
         bodies++;
     }
-    assert_int_equal(bodies, 19);
+    assert_int_equal(bodies, 23);
     section = find_section("## Tensors and payload", &end);
     expect_fields(&convoy__tensor__descriptor, section, end);
 }
