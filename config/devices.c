@@ -88,6 +88,18 @@ static const struct schema_key entry_keys[] = {
      .min = 0,
      .max = 60000,
      .fallback = "0"},
+    {.name = "byte_ns",
+     .read = read_number,
+     .offset = offsetof(struct devices_entry, byte_ns),
+     .min = 0,
+     .max = 60000,
+     .fallback = "0"},
+    {.name = "message_us",
+     .read = read_number,
+     .offset = offsetof(struct devices_entry, message_us),
+     .min = 0,
+     .max = 60000,
+     .fallback = "0"},
     {.name = "memory",
      .read = read_memory,
      .offset = offsetof(struct devices_entry, memory),
@@ -129,7 +141,7 @@ static int read_address(const struct schema_file *file, const struct schema_key 
 /* double: a speed or a rate must be above 0, other times may be 0. */
 static int read_number(const struct schema_file *file, const struct schema_key *key,
                        const struct tree_node *value, void *field) {
-    bool may_be_0 = strstr(key->name, "_ms") != NULL;
+    bool may_be_0 = strcmp(key->name, "speed") != 0 && !strstr(key->name, "mbit");
     double number;
     int rc = schema_read_number(file, key, value, &number);
     if (rc < 0)

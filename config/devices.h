@@ -21,6 +21,8 @@ struct devices_entry {
     double receive_mbit;
     double latency_ms; /* its share of a message's latency; default 0.1 */
     double frame_ms;   /* of a frame beside its layers; default 0 */
+    double byte_ns;    /* CPU time of a byte sent or received that layers wait for; default 0 */
+    double message_us; /* ... and of a message; default 0 */
     uint64_t memory;   /* bytes for weights and arenas; 0: not limited */
     int line, column;
 };

@@ -95,6 +95,10 @@ static int measure_device(const struct line_devices_options *options, const stru
     entry->send_mbit = entry->receive_mbit = record->link.mbit;
     entry->latency_ms = record->link.latency_ms / 2; /* a message's is that of both ends */
     entry->memory = record->facts.memory_available;
+    if (record->workers * record->threads >= record->cores) { /* else its loop has a core */
+        entry->byte_ns = record->link.byte_ns;
+        entry->message_us = record->link.message_us;
+    }
     return 0;
 }
 

@@ -140,6 +140,8 @@ static int describe_device(struct planning *p, size_t i, struct err *err) {
                              .layer_us = p->layer_us[i],
                              .workers = entry->workers ? entry->workers : record.workers,
                              .frame_us = entry->frame_ms * 1e3,
+                             .byte_us = entry->byte_ns / 1e3,
+                             .message_us = entry->message_us,
                              .send_rate = rate_of(entry->send_mbit),
                              .receive_rate = rate_of(entry->receive_mbit),
                              .latency_us = entry->latency_ms * 1e3,

@@ -10,7 +10,7 @@ struct cost {
     struct cost_network network;
     struct cost_device *devices;
     size_t devices_count;
-    double *layer_sums;    /* [devices][layers + 1]: time of the layers before i */
+    double *ends, *begins; /* [devices][layers + 1]: time of the layers before i, with messages */
     uint64_t *weight_sums; /* [layers + 1] */
 };
 
@@ -40,10 +40,21 @@ static int check_device(const struct cost_device *device, size_t index, size_t l
     if (!(device->send_rate > 0) || !(device->receive_rate > 0))
         return err_set(err, -EINVAL, "device %zu ('%s'): the rate of its link must be above 0",
                        index + 1, node);
-    if (!is_time(device->frame_us) || !is_time(device->latency_us))
-        return err_set(err, -EINVAL, "device %zu ('%s'): its time per frame or latency is no time",
+    if (!is_time(device->frame_us) || !is_time(device->latency_us) || !is_time(device->byte_us) ||
+        !is_time(device->message_us))
+        return err_set(err, -EINVAL,
+                       "device %zu ('%s'): its time per frame, byte or message, or its latency, is "
+                       "no time",
                        index + 1, node);
     return 0;
+}
+
+/* CPU time of a cut's messages on one side of it: activations one way, results the other. */
+static double cut_us(const struct cost *cost, size_t device, size_t cut) {
+    const uint64_t *cuts = cost->network.cut_bytes;
+    const struct cost_device *at = &cost->devices[device];
+    return at->byte_us * ((double)cuts[cut] + (double)cuts[cost->network.layers]) +
+           2 * at->message_us;
 }
 
 static void add_up(struct cost *cost) {
@@ -55,9 +66,13 @@ static void add_up(struct cost *cost) {
         cost->weight_sums[i + 1] = sum;
     }
     for (size_t d = 0; d < cost->devices_count; d++) {
-        double *sums = cost->layer_sums + d * (layers + 1);
-        for (size_t i = 0; i < layers; i++)
-            sums[i + 1] = sums[i] + cost->devices[d].layer_us[i];
+        double sum = 0;
+        for (size_t i = 0; i <= layers; i++) {
+            double messages = i > 0 && i < layers ? cut_us(cost, d, i) : 0;
+            cost->ends[d * (layers + 1) + i] = sum + messages;
+            cost->begins[d * (layers + 1) + i] = sum - messages;
+            sum += i < layers ? cost->devices[d].layer_us[i] : 0;
+        }
     }
 }
 
@@ -77,9 +92,10 @@ int cost_new(const struct cost_network *network, const struct cost_device *devic
     cost->network = *network;
     cost->devices_count = devices_count;
     cost->devices = calloc(devices_count, sizeof(*cost->devices));
-    cost->layer_sums = calloc(devices_count * (network->layers + 1), sizeof(*cost->layer_sums));
+    cost->ends = calloc(devices_count * (network->layers + 1), sizeof(*cost->ends));
+    cost->begins = calloc(devices_count * (network->layers + 1), sizeof(*cost->begins));
     cost->weight_sums = calloc(network->layers + 1, sizeof(*cost->weight_sums));
-    if (!cost->devices || !cost->layer_sums || !cost->weight_sums) {
+    if (!cost->devices || !cost->ends || !cost->begins || !cost->weight_sums) {
         cost_free(cost);
         return err_set(err, -ENOMEM, "no memory for a plan");
     }
@@ -93,7 +109,8 @@ void cost_free(struct cost *cost) {
     if (!cost)
         return;
     free(cost->devices);
-    free(cost->layer_sums);
+    free(cost->ends);
+    free(cost->begins);
     free(cost->weight_sums);
     free(cost);
 }
@@ -111,8 +128,16 @@ size_t cost_devices_count(const struct cost *cost) {
 }
 
 double cost_time_us(const struct cost *cost, size_t device, size_t first, size_t last) {
-    const double *sums = cost->layer_sums + device * (cost->network.layers + 1);
-    return sums[last] - sums[first] + cost->devices[device].frame_us;
+    return cost_end_us(cost, device, last) - cost_begin_us(cost, device, first) +
+           cost->devices[device].frame_us;
+}
+
+double cost_end_us(const struct cost *cost, size_t device, size_t last) {
+    return cost->ends[device * (cost->network.layers + 1) + last];
+}
+
+double cost_begin_us(const struct cost *cost, size_t device, size_t first) {
+    return cost->begins[device * (cost->network.layers + 1) + first];
 }
 
 uint64_t cost_memory(const struct cost *cost, size_t device, size_t first, size_t last) {
@@ -134,7 +159,8 @@ double cost_hop_us(const struct cost *cost, uint64_t bytes, size_t from, size_t 
 
 bool cost_same_kind(const struct cost *cost, size_t a, size_t b) {
     const struct cost_device *x = &cost->devices[a], *y = &cost->devices[b];
-    return x->workers == y->workers && x->frame_us == y->frame_us && x->send_rate == y->send_rate &&
+    return x->workers == y->workers && x->frame_us == y->frame_us && x->byte_us == y->byte_us &&
+           x->message_us == y->message_us && x->send_rate == y->send_rate &&
            x->receive_rate == y->receive_rate && x->latency_us == y->latency_us &&
            x->memory == y->memory &&
            (x->layer_us == y->layer_us ||

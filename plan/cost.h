@@ -31,6 +31,9 @@ struct cost_device {
     const double *layer_us; /* [layers]: of one frame, while all workers are busy; the caller's */
     int workers;            /* frames computed side by side: a frame every (its time / workers) */
     double frame_us;        /* of a frame on this device beside its layers */
+    double byte_us;         /* of a byte that its port sends or receives for a frame ... */
+    double message_us;      /* ... and of a message: CPU time that its layers have to wait for. 0
+                               where it has cores to spare */
     double send_rate, receive_rate; /* of its port; INFINITY: not limited */
     double latency_us;              /* its share of a message's: a hop has both ends' */
     uint64_t memory;                /* bytes for weights and arenas; UINT64_MAX: not limited */
@@ -78,8 +81,18 @@ const struct cost_network *cost_network(const struct cost *cost);
 const struct cost_device *cost_device(const struct cost *cost, size_t device);
 size_t cost_devices_count(const struct cost *cost);
 
-/* Time of one frame in layers [first, last) of a device, frame_us included. */
+/* Time of one frame in layers [first, last) of a device, with frame_us, and with what messages cost
+ * it: those before first, unless it is the first layer, and those behind last, unless it is the
+ * end. */
 double cost_time_us(const struct cost *cost, size_t device, size_t first, size_t last);
+
+/* What grows with last in cost_time_us(): for any first and two ends, the one with the smaller
+ * value takes no longer. */
+double cost_end_us(const struct cost *cost, size_t device, size_t last);
+
+/* What shrinks it: of two firsts with the same end, the one with the larger value takes no longer.
+ */
+double cost_begin_us(const struct cost *cost, size_t device, size_t first);
 
 /* Weights and arenas of layers [first, last) on a device. Saturates. */
 uint64_t cost_memory(const struct cost *cost, size_t device, size_t first, size_t last);

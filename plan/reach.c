@@ -87,10 +87,11 @@ static bool add_all_groups(struct reach *reach) {
 }
 
 static int new_window(const struct reach *reach, struct reach_window *window) {
-    window->far = calloc(reach->layers, sizeof(*window->far));
+    window->far = calloc(2 * reach->layers, sizeof(*window->far));
     window->in = calloc(3 * reach->words, sizeof(*window->in));
     if (!window->far || !window->in)
         return -ENOMEM;
+    window->count = window->far + reach->layers;
     window->last_in = window->in + reach->words;
     window->out = window->last_in + reach->words;
     return 0;
@@ -198,15 +199,47 @@ static int fail_size(const struct reach *reach, struct err *err) {
         cost_devices_count(reach->cost), reach->kinds_count);
 }
 
+static int sort_ends(struct reach *reach) {
+    int rc = 0;
+    for (size_t k = 0; rc == 0 && k <= reach->kinds_count; k++)
+        rc = ends_init(&reach->ends[k], reach->cost,
+                       k < reach->kinds_count ? reach->kinds[k].devices[0] : 0, reach->words);
+    return rc;
+}
+
+/* The cut before each from which a stage of some kind takes less, wherever it ends. */
+static void find_begin_before(struct reach *reach) {
+    uint32_t *before = reach->begin_before;
+    for (size_t i = 0; i < reach->layers; i++)
+        before[i] = UINT32_MAX;
+    for (size_t k = 0; k < reach->kinds_count; k++) {
+        size_t device = reach->kinds[k].devices[0];
+        for (size_t i = 1; reach->ends[k].order && i < reach->layers; i++) {
+            double begin = cost_begin_us(reach->cost, device, i);
+            uint32_t x = (uint32_t)i - 1;
+            while (x != UINT32_MAX && (before[i] == UINT32_MAX || x > before[i]) &&
+                   cost_begin_us(reach->cost, device, x) <= begin)
+                x = x > 0 ? x - 1 : UINT32_MAX;
+            if (x != UINT32_MAX && (before[i] == UINT32_MAX || x > before[i]))
+                before[i] = x;
+        }
+    }
+}
+
 static int allocate(struct reach *reach) {
     size_t layers = reach->layers, kinds = reach->kinds_count;
     reach->memory_far = calloc((kinds + 1) * layers, sizeof(*reach->memory_far));
     reach->level = calloc(layers, sizeof(*reach->level));
+    reach->level_before = calloc(layers, sizeof(*reach->level_before));
+    reach->begin_before = calloc(layers, sizeof(*reach->begin_before));
     reach->previous_wider = calloc(layers, sizeof(*reach->previous_wider));
+    reach->cuts = calloc(layers, sizeof(*reach->cuts));
+    reach->ends = calloc(kinds + 1, sizeof(*reach->ends));
     reach->used = calloc(kinds + 1, sizeof(*reach->used));
     reach->work = calloc(layers + 1, sizeof(*reach->work));
     reach->reached = calloc(reach->states * reach->words, sizeof(*reach->reached));
-    return reach->memory_far && reach->level && reach->previous_wider && reach->used &&
+    return reach->memory_far && reach->level && reach->level_before && reach->begin_before &&
+                   reach->previous_wider && reach->cuts && reach->ends && reach->used &&
                    reach->work && reach->reached
                ? make_groups(reach)
                : -ENOMEM;
@@ -234,6 +267,16 @@ int reach_new(const struct cost *cost, size_t max_replicas, struct reach **ret_r
         goto fail;
     for (size_t k = 0; k < reach->kinds_count; k++)
         find_memory_far(cost, reach->kinds[k].devices[0], reach->memory_far + k * reach->layers);
+    rc = sort_ends(reach);
+    if (rc == -E2BIG) {
+        reach_free(reach);
+        return err_set(err, rc,
+                       "a network of %zu layers is too large to plan with what messages cost",
+                       cost_network(cost)->layers);
+    }
+    if (rc < 0)
+        goto fail;
+    find_begin_before(reach);
     add_up_work(reach);
     find_memory_far(cost, 0, reach->memory_far + reach->kinds_count * reach->layers);
     *ret_reach = reach;
@@ -259,7 +302,13 @@ void reach_free(struct reach *reach) {
     free(reach->kinds);
     free(reach->memory_far);
     free(reach->level);
+    free(reach->level_before);
+    free(reach->begin_before);
     free(reach->previous_wider);
+    free(reach->cuts);
+    for (size_t k = 0; reach->ends && k <= reach->kinds_count; k++)
+        ends_fini(&reach->ends[k]);
+    free(reach->ends);
     free(reach->reached);
     free(reach->used);
     free(reach->work);
@@ -269,6 +318,18 @@ void reach_free(struct reach *reach) {
 /* ---- windows of a period -----------------------------------------------------------------------
  */
 
+/* The highest cut of set that is not above at, or UINT32_MAX. */
+static uint32_t highest(const uint64_t *set, uint32_t at) {
+    size_t w = at / 64;
+    uint64_t bits = set[w] & UINT64_MAX >> (63 - at % 64);
+    while (!bits) {
+        if (w-- == 0)
+            return UINT32_MAX;
+        bits = set[w];
+    }
+    return (uint32_t)(w * 64 + 63 - (size_t)__builtin_clzll(bits));
+}
+
 static void put(uint64_t *set, size_t cut, bool in) {
     set[cut / 64] |= (uint64_t)in << cut % 64;
 }
@@ -276,8 +337,11 @@ static void put(uint64_t *set, size_t cut, bool in) {
 /* The window of a device that runs every replicas'th frame. Every comparison is of the very
  * expression that cost_evaluate() computes, so that a line found keeps the period to the last bit.
  */
-static void set_window(const struct reach *reach, size_t device, const uint32_t *memory_far,
-                       size_t replicas, double period, struct reach_window *window) {
+static void set_window(const struct reach *reach, size_t kind, size_t replicas, double period,
+                       struct reach_window *window) {
+    size_t device = kind < reach->kinds_count ? reach->kinds[kind].devices[0] : 0;
+    const struct ends *ends = &reach->ends[kind];
+    const uint32_t *memory_far = reach->memory_far + kind * reach->layers;
     const struct cost_device *at = cost_device(reach->cost, device);
     const uint64_t *cuts = cost_network(reach->cost)->cut_bytes;
     double results = (double)cuts[reach->layers], share = (double)replicas;
@@ -285,8 +349,15 @@ static void set_window(const struct reach *reach, size_t device, const uint32_t 
     memset(window->in, 0, 3 * reach->words * sizeof(*window->in));
     for (size_t i = 0, last = 0; i < reach->layers; i++) {
         double bytes = (double)cuts[i];
+        if (ends->order) {
+            size_t count =
+                ends_count(ends, reach->cost, device, i, (double)at->workers * share, period);
+            uint32_t far = highest(ends_set(ends, count), memory_far[i]);
+            window->count[i] = (uint32_t)count;
+            last = far == UINT32_MAX || far < i ? i : far;
+        }
         last = last < i ? i : last;
-        while (last < memory_far[i] &&
+        while (!ends->order && last < memory_far[i] &&
                cost_time_us(reach->cost, device, i, last + 1) / ((double)at->workers * share) <=
                    period)
             last++;
@@ -322,10 +393,12 @@ static void set_levels(struct reach *reach) {
         for (size_t w = 0; w < windows; w++)
             level += reach_has(reach->windows[w].in, i) + reach_has(reach->windows[w].last_in, i);
         reach->level[i] = level;
-        uint32_t at = i > 0 ? (uint32_t)(i - 1) : UINT32_MAX;
+        uint32_t at = i > 0 ? (uint32_t)(i - 1) : UINT32_MAX, begin = reach->begin_before[i];
         while (at != UINT32_MAX && reach->level[at] <= level)
-            at = reach->previous_wider[at];
-        reach->previous_wider[i] = at;
+            at = reach->level_before[at];
+        reach->level_before[i] = at;
+        bool is_later = begin != UINT32_MAX && (at == UINT32_MAX || begin > at);
+        reach->previous_wider[i] = is_later ? begin : at;
     }
 }
 
@@ -333,12 +406,10 @@ void reach_set_period(struct reach *reach, double period_us) {
     reach->period_us = period_us;
     for (size_t k = 0; k < reach->kinds_count; k++)
         for (size_t r = 1; r <= reach->max_replicas; r++)
-            set_window(reach, reach->kinds[k].devices[0], reach->memory_far + k * reach->layers, r,
-                       period_us, window_of(reach, k, r));
+            set_window(reach, k, r, period_us, window_of(reach, k, r));
     for (size_t k = 0; k < reach->kinds_count; k++)
         set_most(reach, k);
-    set_window(reach, 0, reach->memory_far + reach->kinds_count * reach->layers, 1, period_us,
-               &reach->ingress);
+    set_window(reach, reach->kinds_count, 1, period_us, &reach->ingress);
     for (size_t g = 0; g < reach->groups_count; g++) {
         struct reach_group *group = &reach->groups[g];
         if (group->size > 1)
@@ -352,29 +423,49 @@ void reach_set_period(struct reach *reach, double period_us) {
 /* ---- the decision ------------------------------------------------------------------------------
  */
 
-/* Adds the cuts of from that lie in (after, until]. */
-static void add_range(uint64_t *to, const uint64_t *from, size_t after, size_t until) {
-    size_t first = (after + 1) / 64, last = until / 64;
+/* The ends that member m of a group (NULL: the ingress) may have from a cut; NULL: up to far. */
+static const uint64_t *ends_of(const struct reach *reach, const struct reach_group *group, size_t m,
+                               size_t first) {
+    size_t kind = group ? group->kinds[m] : reach->kinds_count;
+    const struct ends *ends = &reach->ends[kind];
+    const struct reach_window *window =
+        group ? window_of(reach, kind, group->size) : &reach->ingress;
+    return ends->order ? ends_set(ends, window->count[first]) : NULL;
+}
+
+bool reach_may_end(const struct reach *reach, const struct reach_group *group, size_t first,
+                   size_t last) {
+    const struct reach_window *window = group ? &group->window : &reach->ingress;
+    size_t members = group ? group->size : 1;
+    if (window->far[first] < last)
+        return false;
+    for (size_t m = 0; m < members; m++) {
+        const uint64_t *ends = ends_of(reach, group, m, first);
+        if (ends && !reach_has(ends, last))
+            return false;
+    }
+    return true;
+}
+
+/* Adds the cuts at which a stage of a group (NULL: the ingress) from `start` may end, those that
+ * lie in (after, until]. */
+static void add_ends(const struct reach *reach, uint64_t *to, const struct reach_group *group,
+                     size_t start, size_t after, size_t until) {
+    const struct reach_window *window = group ? &group->window : &reach->ingress;
+    size_t first = (after + 1) / 64, last = until / 64, members = group ? group->size : 1;
+    const uint64_t *ends[PLANNER_REPLICAS_MAX];
+    for (size_t m = 0; m < members; m++)
+        ends[m] = ends_of(reach, group, m, start);
     for (size_t w = first; w <= last; w++) {
-        uint64_t mask = UINT64_MAX;
+        uint64_t mask = window->out[w];
+        for (size_t m = 0; m < members; m++)
+            mask &= ends[m] ? ends[m][w] : UINT64_MAX;
         if (w == first)
             mask &= UINT64_MAX << (after + 1) % 64;
         if (w == last)
             mask &= UINT64_MAX >> (63 - until % 64);
-        to[w] |= from[w] & mask;
+        to[w] |= mask;
     }
-}
-
-/* The highest cut of set that is not above at, or UINT32_MAX. */
-static uint32_t highest(const uint64_t *set, uint32_t at) {
-    size_t w = at / 64;
-    uint64_t bits = set[w] & UINT64_MAX >> (63 - at % 64);
-    while (!bits) {
-        if (w-- == 0)
-            return UINT32_MAX;
-        bits = set[w];
-    }
-    return (uint32_t)(w * 64 + 63 - (size_t)__builtin_clzll(bits));
 }
 
 /* Drops each cut that a later one of the set replaces: whatever can go on from the earlier, or
@@ -423,26 +514,36 @@ struct finish {
     const struct reach_group *group;
 };
 
-/* Adds what the cuts of a state lead to, but for those from which more work is left than the
- * devices left can do. True when one leads to the end. */
-static bool expand(struct reach *reach, size_t state, uint32_t top, struct finish *finish) {
+/* Lists the cuts of a state, from the highest down, but for those from which more work is left than
+ * the devices left can do. */
+static size_t list_cuts(struct reach *reach, size_t state, uint32_t top) {
     double least = reach->work[reach->layers] - work_left(reach);
     const uint64_t *from = reach->reached + state * reach->words;
-    for (size_t g = 0; g < reach->groups_count; g++) {
+    size_t count = 0;
+    for (uint32_t i = top; i != UINT32_MAX && reach->work[i] >= least;
+         i = i > 0 ? highest(from, i - 1) : UINT32_MAX)
+        reach->cuts[count++] = i;
+    return count;
+}
+
+/* Adds what the cuts of a state lead to. True when one leads to the end. */
+static bool expand(struct reach *reach, size_t state, uint32_t top, struct finish *finish) {
+    size_t count = list_cuts(reach, state, top);
+    for (size_t g = 0; count > 0 && g < reach->groups_count; g++) {
         const struct reach_group *group = &reach->groups[g];
         if (!group_fits(reach, group))
             continue;
         const struct reach_window *window = &group->window;
         uint64_t *to = reach->reached + (state + group->stride) * reach->words;
-        for (uint32_t i = top; i != UINT32_MAX && reach->work[i] >= least;
-             i = i > 0 ? highest(from, i - 1) : UINT32_MAX) {
+        for (size_t c = 0; c < count; c++) {
+            uint32_t i = reach->cuts[c];
             if (ends(reach, window, i)) {
                 *finish = (struct finish){.state = state, .cut = i, .group = group};
                 return true;
             }
             size_t far = window->far[i] < reach->layers ? window->far[i] : reach->layers - 1;
             if (far > i && reach_has(window->in, i))
-                add_range(to, window->out, i, far);
+                add_ends(reach, to, group, i, i, far);
         }
     }
     return false;
@@ -471,7 +572,7 @@ static void start(struct reach *reach) {
     memset(reach->reached, 0, reach->states * reach->words * sizeof(*reach->reached));
     memset(reach->used, 0, reach->kinds_count * sizeof(*reach->used));
     if (takes_results && far >= network->first_cut)
-        add_range(reach->reached, reach->ingress.out, network->first_cut - 1, far);
+        add_ends(reach, reach->reached, NULL, 0, network->first_cut - 1, far);
 }
 
 /* Whether a stage of the group leads from some cut of a state to cut `to`. */
@@ -483,7 +584,7 @@ static bool leads_to(const struct reach *reach, const struct reach_group *group,
         return false;
     for (uint32_t i = highest(set, to - 1); i != UINT32_MAX;
          i = i > 0 ? highest(set, i - 1) : UINT32_MAX) {
-        if (window->far[i] >= to && reach_has(window->in, i)) {
+        if (reach_has(window->in, i) && reach_may_end(reach, group, i, to)) {
             *ret_from = i;
             return true;
         }

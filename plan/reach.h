@@ -5,6 +5,7 @@
 #define CONVOY_PLAN_REACH_H
 
 #include "plan/cost.h"
+#include "plan/ends.h"
 #include "plan/planner.h"
 
 /* Devices behind the ingress that are equal in everything. */
@@ -18,6 +19,7 @@ struct reach_kind {
 /* What a device, or several in turn, can do within the period. Sets of cuts are bits. */
 struct reach_window {
     uint32_t *far;     /* [layers]: the last cut that a stage that starts there may end with */
+    uint32_t *count;   /* [layers]: ... and how many of `ends` it may, where there is an order */
     uint64_t *in;      /* cuts at which it may start, when it is not the last stage */
     uint64_t *last_in; /* the same, when it is */
     uint64_t *out;     /* cuts at which it may end, when it is not the last stage */
@@ -44,8 +46,12 @@ struct reach {
     struct reach_window *windows; /* [kinds][max_replicas] */
     struct reach_window ingress;
     uint32_t *memory_far;     /* [kinds + 1][layers], the ingress last: as far, by memory alone */
+    struct ends *ends;        /* [kinds + 1], the ingress last */
     uint32_t *level;          /* [layers]: how many may start there */
-    uint32_t *previous_wider; /* [layers]: the cut before it with a higher level, or UINT32_MAX */
+    uint32_t *level_before;   /* [layers]: the cut before it with a higher level, or UINT32_MAX */
+    uint32_t *begin_before;   /* [layers]: ... from which a stage of some device takes less */
+    uint32_t *previous_wider; /* [layers]: the later of both: it does not replace that one */
+    uint32_t *cuts;           /* [layers]: scratch */
     uint64_t *reached;        /* [states][words] */
     size_t states;
     double *work; /* [layers + 1]: of the layers before i, the mean of all devices */
@@ -68,6 +74,10 @@ int reach_find_line(struct reach *reach, struct cost_line **ret_line);
  * there is no memory. */
 struct cost_line *reach_make_line(struct reach *reach, const struct reach_group *const *groups,
                                   const size_t *cuts, size_t count);
+
+/* Whether a group (NULL: the ingress) keeps the period from one cut to another, ports aside. */
+bool reach_may_end(const struct reach *reach, const struct reach_group *group, size_t first,
+                   size_t last);
 
 static inline bool reach_has(const uint64_t *set, size_t cut) {
     return set[cut / 64] >> cut % 64 & 1;

@@ -7,7 +7,7 @@
 
 #define GROUPS_MAX 64                  /* more of them are not searched */
 #define TABLE_MAX  (UINT64_C(1) << 23) /* steps of making the bound's tables */
-#define STEPS_MAX  (UINT64_C(1) << 18) /* stages tried */
+#define STEPS_MAX  (UINT64_C(1) << 17) /* stages tried */
 #define ROUNDING   (1 - 1e-12)         /* a lower bound is summed in another order */
 
 struct swift {
@@ -69,7 +69,7 @@ static double stage_time(const struct swift *swift, size_t group, size_t first, 
 /* Whether a group may run a stage between two cuts. */
 static bool may_run(const struct swift *swift, size_t group, size_t first, size_t last) {
     const struct reach_window *window = &swift->reach->groups[group].window;
-    if (window->far[first] < last)
+    if (!reach_may_end(swift->reach, &swift->reach->groups[group], first, last))
         return false;
     if (last == swift->layers)
         return window->last_out && reach_has(window->last_in, first);
@@ -207,7 +207,8 @@ static void search(struct swift *swift) {
     for (size_t cut = far; cut >= network->first_cut; cut--) {
         double latency = cost_time_us(reach->cost, 0, 0, cut);
         double rest = swift->rest[swift->groups * swift->layers + cut];
-        if (!reach_has(reach->ingress.out, cut) || !((latency + rest) * ROUNDING < swift->best))
+        if (!reach_has(reach->ingress.out, cut) || !reach_may_end(reach, NULL, 0, cut) ||
+            !((latency + rest) * ROUNDING < swift->best))
             continue;
         swift->cuts[0] = cut;
         go_on(swift, swift->groups, latency);

@@ -44,7 +44,7 @@ static void make_world(struct world *world, uint64_t seed) {
     world->max_replicas = 1 + next_random(&state) % 3;
     for (size_t i = 0; i <= layers; i++)
         world->cuts[i] = 10 * (next_random(&state) % 20);
-    bool tight = next_random(&state) % 2;
+    bool tight = next_random(&state) % 2, costs = next_random(&state) % 2;
     for (size_t i = 0; i < layers; i++) {
         world->weights[i] = next_random(&state) % 50;
         world->arenas[i] = next_random(&state) % 20;
@@ -64,6 +64,8 @@ static void make_world(struct world *world, uint64_t seed) {
             .send_rate = 10 * pick(&state, rates, 4),
             .receive_rate = 10 * pick(&state, rates, 4),
             .latency_us = (double)(next_random(&state) % 2),
+            .byte_us = costs ? 0.01 * (double)(next_random(&state) % 5) : 0,
+            .message_us = costs ? 0.5 * (double)(next_random(&state) % 2) : 0,
             .memory = tight ? 60 + next_random(&state) % 150 : UINT64_MAX,
         };
         if (d > 0 && next_random(&state) % 2)
@@ -108,6 +110,10 @@ static void judge(struct all *all) {
             }
             if (memory + arena * (uint64_t)d->workers > d->memory)
                 return;
+            if (k > 0)
+                time += d->byte_us * ((double)w->cuts[first] + results) + 2 * d->message_us;
+            if (k + 1 < all->count)
+                time += d->byte_us * ((double)w->cuts[last] + results) + 2 * d->message_us;
             in = (k ? (double)w->cuts[first] : 0) + (k + 1 < all->count ? results : 0);
             out = (k + 1 < all->count ? (double)w->cuts[last] : 0) + (k ? results : 0);
             period = fmax(period, time / d->workers / share);
@@ -404,6 +410,42 @@ static void slow_stage_is_shared_when_that_is_allowed(void **state) {
     cost_line_free(result.line);
 }
 
+/* Two equal devices and an even network: a cut halves the work, but its messages cost more. */
+static void a_cut_whose_messages_cost_more_than_it_gains_is_not_made(void **state) {
+    struct world world;
+    struct planner_result result;
+    (void)state;
+    make_world(&world, 1);
+    world.count = 2;
+    world.max_replicas = 1;
+    world.network.layers = 4;
+    world.network.first_cut = 1;
+    for (size_t i = 0; i <= 4; i++)
+        world.cuts[i] = i < 4 ? 1000 : 0;
+    for (size_t d = 0; d < 2; d++) {
+        for (size_t i = 0; i < 4; i++)
+            world.times[d][i] = 10;
+        world.devices[d] = (struct cost_device){.layer_us = world.times[d],
+                                                .workers = 1,
+                                                .send_rate = INFINITY,
+                                                .receive_rate = INFINITY,
+                                                .byte_us = 0.019,
+                                                .memory = UINT64_MAX};
+    }
+
+    assert_int_equal(plan_world(&world, 0, &result), 0);
+    assert_int_equal(result.line->count, 2);
+    assert_true(fabs(result.line->period_us - 39) < 1e-9); /* 20 and 19 for the cut */
+    cost_line_free(result.line);
+
+    for (size_t d = 0; d < 2; d++)
+        world.devices[d].message_us = 1; /* one each way */
+    assert_int_equal(plan_world(&world, 0, &result), 0);
+    assert_int_equal(result.line->count, 1);
+    assert_true(result.line->period_us == 40);
+    cost_line_free(result.line);
+}
+
 static void hundreds_of_equal_devices_are_one_kind(void **state) {
     enum { LAYERS = 300, DEVICES = 200 };
     static uint64_t cuts[LAYERS + 1], zeros[LAYERS];
@@ -500,6 +542,7 @@ int main(void) {
         cmocka_unit_test(cut_before_the_farthest_is_kept_for_a_slow_receiver),
         cmocka_unit_test(network_too_large_for_one_device_is_cut_to_fit),
         cmocka_unit_test(slow_stage_is_shared_when_that_is_allowed),
+        cmocka_unit_test(a_cut_whose_messages_cost_more_than_it_gains_is_not_made),
         cmocka_unit_test(hundreds_of_equal_devices_are_one_kind),
         cmocka_unit_test(too_many_different_devices_are_refused_with_a_remedy),
         cmocka_unit_test(numbers_that_make_no_sense_are_refused),
