@@ -134,8 +134,8 @@ static int print_text(const struct config *config, const struct model *model,
     for (size_t i = 0; i < plan->count; i++)
         add_row(table, config, model, &plan->stages[i], &shares[i], macs,
                 cut_bytes(model, plan->stages[i].first, &ignored));
-    printf("%s: %zu devices, model %s, plan %.12s\n\n", config->file, plan->count,
-           model_path(model), sha256_format(plan->id, hex));
+    printf("%s: %zu device%s, model %s, plan %.12s\n\n", config->file, plan->count,
+           plan->count == 1 ? "" : "s", model_path(model), sha256_format(plan->id, hex));
     int rc = table_print(table, stdout);
     table_free(table);
     if (rc != 0)
@@ -245,6 +245,11 @@ static int check_config(const struct config *config, bool json, struct err *err)
     if (rc != 0)
         return rc;
     if (config->pipeline_auto) {
+        network_add_config_dims(&dims, config->dims, config->dims_count);
+        rc = network_open(config->model, &dims, &network, err);
+        if (rc != 0)
+            return err_prefix(err, rc, "%s:%d", config->file, config->line_model);
+        network_close(&network);
         printf("%s: device %s plans the line itself, with %zu neighbour%s, at %s\n", config->file,
                config->node, config->neighbours_count, config->neighbours_count == 1 ? "" : "s",
                config->listen);

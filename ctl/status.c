@@ -222,6 +222,10 @@ static void print_dropped(const Convoy__Status *status) {
                    (unsigned long long)status->stages[i]->frames_dropped);
 }
 
+static const char *plural(size_t count) {
+    return count == 1 ? "" : "s";
+}
+
 static int print_text(const Convoy__Status *status, struct err *err) {
     static const char *const columns[] = {"node",   "state", "layers",     ">ms/frame", ">fps",
                                           ">queue", ">busy", ">in flight", ">sends",    ">memory",
@@ -231,9 +235,10 @@ static int print_text(const Convoy__Status *status, struct err *err) {
         return err_set(err, -ENOMEM, "out of memory");
     for (size_t i = 0; i < status->n_stages; i++)
         add_row(table, status->stages[i], i + 1 == status->n_stages);
-    printf("model %s, %u layers, %zu devices, %u clients, %u sessions\n\n",
-           status->model[0] ? status->model : "-", status->layers, status->n_stages,
-           status->clients, status->sessions);
+    printf("model %s, %u layer%s, %zu device%s, %u client%s, %u session%s\n\n",
+           status->model[0] ? status->model : "-", status->layers, plural(status->layers),
+           status->n_stages, plural(status->n_stages), status->clients, plural(status->clients),
+           status->sessions, plural(status->sessions));
     int rc = table_print(table, stdout);
     table_free(table);
     if (rc != 0)

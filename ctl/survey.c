@@ -5,6 +5,8 @@
 #include "ctl/progress.h"
 #include "ctl/stream.h"
 
+#include "plan/probe.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -254,14 +256,6 @@ int survey_describe(struct survey *survey, struct profile_record *record, struct
 /* ---- the link ----------------------------------------------------------------------------------
  */
 
-double survey_rate(const uint64_t *answered_us, size_t count, size_t bytes) {
-    size_t skipped = count / 4;
-    if (count < 2 || answered_us[count - 1] <= answered_us[skipped])
-        return 0;
-    double us = (double)(answered_us[count - 1] - answered_us[skipped]);
-    return (double)(count - 1 - skipped) * (double)bytes * BYTES_TO_MBIT / us;
-}
-
 static int send_probe(struct survey *survey, size_t bytes) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Probe probe = CONVOY__PROBE__INIT;
@@ -336,7 +330,7 @@ int survey_probe(struct survey *survey, struct profile_link *ret_link, struct er
         rc = run_round(survey, CHUNK, PROBES, PROBES_AHEAD, &begin_us, err);
         if (rc < 0)
             break;
-        rates[i] = survey_rate(survey->answered_us, survey->answers, CHUNK);
+        rates[i] = BYTES_TO_MBIT * probe_rate(survey->answered_us, survey->answers, CHUNK);
         costs[i] = fmax(0, message_cpu_us(survey) - small_us) / CHUNK;
     }
     if (rc < 0)

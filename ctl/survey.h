@@ -32,9 +32,4 @@ int survey_probe(struct survey *survey, struct profile_link *ret_link, struct er
 int survey_measure(struct survey *survey, const struct model *model, double seconds,
                    struct profile_record *record, struct err *err);
 
-/* The rate that the answers to count probes of bytes each say, in Mbit/s: when each came, in
- * microseconds, rising. The first quarter does not count: TCP is finding the rate, and what shapers
- * had saved is being spent. Pure. */
-double survey_rate(const uint64_t *answered_us, size_t count, size_t bytes);
-
 #endif

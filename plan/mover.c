@@ -15,6 +15,7 @@
 #define SPREAD_US     60e6 /* time constant of the variance of measurements */
 #define SPREAD_MOST   0.3  /* a measurement that is farther off is a change, not noise */
 #define SPREAD_FACTOR 2    /* standard deviations of noise that a gain must stand out of */
+#define WORSE         0.95 /* of what the ingress would do alone: a line that does less is none */
 #define TOLERANCE     0.02 /* of the planner: lines this near count as equal */
 
 const struct mover_options mover_defaults = {.gain = 0.08,
@@ -102,6 +103,40 @@ void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t t
     }
 }
 
+void mover_note_probe(struct mover *mover, uint64_t now_us, size_t device, double rate) {
+    struct mover_device *own = &mover->devices[0], *at = &mover->devices[device];
+    if (!(rate > 0) || !isfinite(rate))
+        return;
+    at->rate = rate;
+    at->rate_us = now_us;
+    if (isinf(own->rate) || own->rate < rate) {
+        own->rate = rate;
+        own->rate_us = now_us;
+    }
+}
+
+/* What the ingress would do by itself. */
+static double alone_fps(const struct mover *mover) {
+    double us = 0;
+    for (size_t i = 0; i < mover->network.layers; i++)
+        us += mover->reference_us[i] * mover->devices[0].slowness;
+    return us > 0 ? 1e6 * mover->devices[0].workers / us : 0;
+}
+
+bool mover_note_fps(struct mover *mover, uint64_t now_us, double fps, bool is_full) {
+    if (!is_full || !(fps < WORSE * alone_fps(mover)) || now_us < mover->alone_until_us) {
+        mover->worse_us = 0;
+        return false;
+    }
+    if (mover->worse_us == 0)
+        mover->worse_us = now_us ? now_us : 1;
+    if (now_us < mover->worse_us + MOVER_WORSE_US)
+        return false;
+    mover->worse_us = 0;
+    mover->alone_until_us = now_us + MOVER_ALONE_US;
+    return true;
+}
+
 /* ---- planning ----------------------------------------------------------------------------------
  */
 
@@ -153,8 +188,10 @@ static void add_device(struct mover_problem *problem, const struct mover *mover,
     problem->number[d] = n;
     problem->devices[n] = (struct cost_device){.layer_us = times,
                                                .workers = at->workers,
-                                               .send_rate = is_old ? INFINITY : at->rate,
-                                               .receive_rate = is_old ? INFINITY : at->rate,
+                                               .send_rate = at->rate,
+                                               .receive_rate = at->rate,
+                                               .byte_us = at->byte_us,
+                                               .message_us = at->message_us,
                                                .latency_us = mover->latency_us,
                                                .memory = at->memory};
 }
@@ -177,7 +214,7 @@ struct mover_problem *mover_problem_new(const struct mover *mover, uint64_t now_
     problem->network.arena_bytes = problem->arena_bytes;
     for (size_t d = 0; d < mover->count; d++) {
         problem->number[d] = SIZE_MAX;
-        if (mover->devices[d].is_there)
+        if (mover->devices[d].is_there && (d == 0 || now_us >= mover->alone_until_us))
             add_device(problem, mover, d, now_us);
     }
     if (problem->number[0] == 0 &&

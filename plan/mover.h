@@ -33,7 +33,8 @@ struct mover_device {
     double slowness; /* its time by the reference's; 1 until it was measured */
     double variance; /* of single measurements of it, in logarithms */
     double rate;     /* of its port, bytes per microsecond; INFINITY until it was measured */
-    uint64_t time_us, rate_us; /* when these two were last measured; 0: never */
+    uint64_t time_us, rate_us;  /* when these two were last measured; 0: never */
+    double byte_us, message_us; /* CPU time that a byte and a message cost it; 0: not measured */
 };
 
 enum mover_verdict {
@@ -52,6 +53,9 @@ struct mover {
     double latency_us;  /* of each device's port */
     uint64_t better_us; /* since when another line is better; 0: none is */
     uint64_t moved_us;  /* when it was last moved; 0: never */
+    uint64_t worse_us;  /* since when the line does less than the ingress would alone; 0: it does
+                           not */
+    uint64_t alone_until_us; /* no other device is planned for until then */
 };
 
 /* count devices that are not there yet, 1 to MOVER_DEVICES_MAX. */
@@ -75,6 +79,19 @@ void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t
  * ingress; where it is above, both are that fast at least. */
 void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t to, double rate,
                      double busy);
+
+/* Messages that were sent from the ingress to a device for this purpose got there at this rate:
+ * what the slower of both ports does. The ingress' own is as fast as the fastest of them at least.
+ */
+void mover_note_probe(struct mover *mover, uint64_t now_us, size_t device, double rate);
+
+/* The line has done fps frames per second, while more were waiting (is_full) or not. True, once,
+ * when it has done less than the ingress would by itself for MOVER_WORSE_US: then no other device
+ * is planned for during MOVER_ALONE_US, whatever is known of them. */
+bool mover_note_fps(struct mover *mover, uint64_t now_us, double fps, bool is_full);
+
+#define MOVER_WORSE_US UINT64_C(10000000)
+#define MOVER_ALONE_US UINT64_C(120000000)
 
 /* A copy of everything for planning on another thread; NULL when there is no memory. */
 struct mover_problem;

@@ -355,6 +355,14 @@ static bool is_known(const uint8_t *id, const uint8_t (*known)[SHA256_SIZE], siz
     return false;
 }
 
+/* A line that plans itself needs no stage yet, but a model that can be opened. */
+static int check_model(const struct config *config, struct err *err) {
+    struct model *model = NULL;
+    int rc = held_open_model(config, &model, err);
+    model_unref(model);
+    return rc;
+}
+
 int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE], size_t known_count,
                struct held **ret_held, struct err *err) {
     struct held_order order = {
@@ -368,8 +376,10 @@ int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE],
     struct held *held = NULL;
     int rc;
     if (config_find_stage(config) < 0) {
-        *ret_held = NULL;
-        return 0;
+        rc = config->pipeline_auto ? check_model(config, err) : 0;
+        if (rc == 0)
+            *ret_held = NULL;
+        return rc;
     }
     rc = held_open_model(config, &order.model, err);
     if (rc == 0)

@@ -97,7 +97,8 @@ struct held *held_new_known(struct plan *plan, size_t index);
 
 /* Reads the model, makes the plan of config's pipeline and prepares this node's stage. When the
  * plan's id is one of known, it is held_new_known(): there is nothing to prepare. 0 with a
- * reference for the caller, or with *ret_held NULL when the node is not in the pipeline. Errors are
+ * reference for the caller, or with *ret_held NULL when the node is not in the pipeline, or when it
+ * plans the line itself: then the model is opened only to see that it can be. Errors are
  * sentences with FILE:LINE:COLUMN: those of held_open_model(), plan_from_config(),
  * held_build_order(). Slow: off the loop, any thread. */
 int held_build(const struct config *config, const uint8_t (*known)[SHA256_SIZE], size_t known_count,

@@ -5,6 +5,7 @@
 #include "daemon/log.h"
 #include "model/numbers.h"
 #include "plan/mover.h"
+#include "plan/probe.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,7 +25,12 @@
 #define LESS            0.8      /* of a stage's memory, where that was refused */
 #define GATHER_US       2000000  /* the first plan waits so long for neighbours to answer */
 #define PROFILE_SECONDS 0.7
-#define DECISION_SIZE   400
+#define FPS_US          6000000   /* of a new plan, before its frames per second count */
+#define PROBES_SMALL    8         /* messages that show what one costs ... */
+#define PROBES          24        /* ... and with the larger ones, which show the rate */
+#define PROBE_SMALL     64        /* bytes */
+#define PROBE_US        3000000   /* what has been answered by then is all that counts */
+#define PROBE_AGAIN_US  300000000 /* a rate that was not seen for so long is measured again */
 #define CHANGE          0.15 /* of a device's slowness or rate: worth being named as the reason */
 
 _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= MOVER_DEVICES_MAX, "a mover has room for all");
@@ -32,7 +38,15 @@ _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= DEPLOY_STAGES_MAX, "a deployment has
 
 /* What a device said last, to tell how much has come since. */
 struct report {
-    uint64_t frames_out, bytes_out;
+    uint64_t frames_out, bytes_out, when_us;
+};
+
+/* Messages that show what a link can do (wire.md, Probe). */
+struct probing {
+    bool is_under_way, is_done;
+    uint64_t since_us, own_cpu_us, other_bytes; /* at the start */
+    size_t answers;
+    uint64_t answered_us[PROBES], cpu_us[PROBES];
 };
 
 /* A device of the line-to-be; number 0 is this one. */
@@ -40,11 +54,13 @@ struct member {
     char *node, *address;
     struct link *link; /* NULL: this device */
     bool has_answered; /* since the link came up */
-    uint64_t lost_us;  /* when the link was first seen down; 0: it is up */
+    bool has_idle_cores;
+    uint64_t lost_us; /* when the link was first seen down; 0: it is up */
     uint64_t refused_until_us;
     uint64_t memory_most;     /* less than what it has refused ... */
     uint64_t memory_until_us; /* ... and for how long that is believed */
     struct report report;
+    struct probing probing;
     double told_slowness, told_rate; /* when the line was last moved */
     bool told_there;
 };
@@ -85,9 +101,9 @@ struct pilot {
     uint64_t retry_us; /* no attempt before; 0: there was no failure */
     bool has_job, is_deploying;
     double next_gain_from_us, next_gain_to_us; /* predicted periods of the move under way */
-    char decisions[PILOT_DECISIONS_MAX][DECISION_SIZE]; /* a ring */
-    size_t decided;                                     /* ever */
-    int last_rc;                                        /* of planning: a failure is said once */
+    struct err decisions[PILOT_DECISIONS_MAX]; /* sentences, a ring */
+    size_t decided;                            /* ever */
+    int last_rc;                               /* of planning: a failure is said once */
 };
 
 /* ---- life --------------------------------------------------------------------------------------
@@ -126,16 +142,18 @@ static void decide(struct pilot *pilot, const char *fmt, ...) __attribute__((for
 
 /* Notes a decision, with the time of day, for status and the log. */
 static void decide(struct pilot *pilot, const char *fmt, ...) {
-    char *text = pilot->decisions[pilot->decided++ % PILOT_DECISIONS_MAX];
+    struct err *decision = &pilot->decisions[pilot->decided++ % PILOT_DECISIONS_MAX];
+    char text[4 * sizeof(decision->text)], clock[16];
     time_t now = time(NULL);
     struct tm tm;
     va_list args;
     localtime_r(&now, &tm);
-    size_t used = strftime(text, DECISION_SIZE, "%H:%M:%S ", &tm);
+    strftime(clock, sizeof(clock), "%H:%M:%S", &tm);
     va_start(args, fmt);
-    vsnprintf(text + used, DECISION_SIZE - used, fmt, args);
+    vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    log_info("auto: %s", text + used);
+    err_set(decision, 0, "%s %s", clock, text); /* cuts between characters */
+    log_info("auto: %s", decision->text + strlen(clock) + 1);
 }
 
 size_t pilot_decisions(const struct device *device, char **ret_texts) {
@@ -144,7 +162,7 @@ size_t pilot_decisions(const struct device *device, char **ret_texts) {
         return 0;
     size_t count = pilot->decided < PILOT_DECISIONS_MAX ? pilot->decided : PILOT_DECISIONS_MAX;
     for (size_t i = 0; i < count; i++)
-        ret_texts[i] = pilot->decisions[(pilot->decided - count + i) % PILOT_DECISIONS_MAX];
+        ret_texts[i] = pilot->decisions[(pilot->decided - count + i) % PILOT_DECISIONS_MAX].text;
     return count;
 }
 
@@ -234,14 +252,20 @@ static size_t next_in_line(const struct pilot *pilot, size_t d) {
     return SIZE_MAX;
 }
 
-/* The link's rate, where something was sent since the last report and the link was the limit. */
+/* The link's rate, where the link was the limit. What was sent since the last report says for how
+ * much of the time it can have been that: a few bytes that went into a buffer at once say nothing.
+ */
 static void note_link(struct pilot *pilot, size_t d, const Convoy__StageStatus *s,
                       uint64_t now_us) {
     struct report *report = &pilot->members[d].report;
     size_t next = next_in_line(pilot, d);
-    if (next != SIZE_MAX && s->bytes_out != report->bytes_out)
-        mover_note_rate(&pilot->mover, now_us, d, next, s->send_mbit / 8, s->send_full ? 1 : 0);
+    double rate = s->send_mbit / 8, us = (double)(now_us - report->when_us);
+    if (next != SIZE_MAX && s->send_full && s->bytes_out > report->bytes_out && rate > 0 &&
+        report->when_us > 0)
+        mover_note_rate(&pilot->mover, now_us, d, next, rate,
+                        (double)(s->bytes_out - report->bytes_out) / (rate * us));
     report->bytes_out = s->bytes_out;
+    report->when_us = now_us;
 }
 
 /* available: bytes for one more stage; the one that it runs stays until the new one serves. */
@@ -250,6 +274,7 @@ static void note_status(struct pilot *pilot, size_t d, const Convoy__StageStatus
     struct member *member = &pilot->members[d];
     uint64_t now_us = device_now_us();
     member->has_answered = true;
+    member->has_idle_cores = s->workers * s->threads < s->cores;
     mover_device_there(&pilot->mover, d, (int)s->workers,
                        now_us < member->memory_until_us && member->memory_most < available
                            ? member->memory_most
@@ -272,6 +297,136 @@ void pilot_status(struct device *device, const struct link *link, const Convoy__
     const Convoy__StageStatus *own = status->stages[0];
     note_status(pilot, (size_t)(member - pilot->members), own,
                 own->memory_available ? own->memory_available : UINT64_MAX);
+}
+
+/* ---- what the links can do ---------------------------------------------------------------------
+ */
+
+static uint64_t loop_cpu_us(void) {
+    struct timespec t = {0};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* What frames have sent so far: they share this device's port with what is measured. */
+static uint64_t frame_bytes(const struct device *device) {
+    const struct link *link;
+    uint64_t sum = 0, bytes;
+    bool is_full;
+    TAILQ_FOREACH(link, &device->links, entry) {
+        if (link->kind != LINK_FRAMES)
+            continue;
+        link_rate(link, &bytes, &is_full);
+        sum += bytes;
+    }
+    return sum;
+}
+
+static int send_probe(struct member *member, struct pool *pool, struct buffer *zeros,
+                      size_t bytes) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Probe probe = CONVOY__PROBE__INIT;
+    Convoy__Tensor tensor = CONVOY__TENSOR__INIT, *tensors[] = {&tensor};
+    const struct segment segment = {zeros->data, bytes, zeros};
+    int64_t dims[] = {(int64_t)bytes};
+    struct buffer *header;
+    size_t header_bytes;
+    tensor.name = (char *)(uintptr_t) "probe";
+    tensor.dtype = DTYPE_UINT8;
+    tensor.dims = dims;
+    tensor.n_dims = 1;
+    tensor.size = bytes;
+    probe.tensors = tensors;
+    probe.n_tensors = 1;
+    message.body_case = CONVOY__MESSAGE__BODY_PROBE;
+    message.probe = &probe;
+    int rc = conn_pack(pool, &message, bytes, &header, &header_bytes);
+    return rc < 0 ? rc
+                  : conn_send_packed(member->link->conn, header, header_bytes, &segment, 1, NULL,
+                                     NULL);
+}
+
+static void start_probing(struct pilot *pilot, struct member *member, uint64_t now_us) {
+    struct pool *pool = pilot->device->pool;
+    struct buffer *zeros = pool_get(pool, DEPLOY_CHUNK);
+    int rc = zeros ? 0 : -ENOMEM;
+    member->probing = (struct probing){.is_under_way = true,
+                                       .since_us = now_us,
+                                       .own_cpu_us = loop_cpu_us(),
+                                       .other_bytes = frame_bytes(pilot->device)};
+    if (zeros)
+        memset(zeros->data, 0, DEPLOY_CHUNK);
+    for (size_t i = 0; rc == 0 && i < PROBES; i++)
+        rc = send_probe(member, pool, zeros, i < PROBES_SMALL ? PROBE_SMALL : DEPLOY_CHUNK);
+    buffer_unref(zeros);
+}
+
+/* CPU time of one message between two answers. */
+static double cost_of(const struct probing *probing, size_t from, size_t to) {
+    uint64_t first = probing->cpu_us[from], last = probing->cpu_us[to];
+    return last > first ? (double)(last - first) / (double)(to - from) : 0;
+}
+
+/* All answers have come, or no more are waited for. A device whose workers leave cores idle has its
+ * loop there: messages cost its layers nothing. */
+static void finish_probing(struct pilot *pilot, struct member *member, uint64_t now_us) {
+    struct probing *probing = &member->probing;
+    struct mover_device *known = &pilot->mover.devices[member - pilot->members];
+    const size_t first = PROBES_SMALL, count = probing->answers;
+    probing->is_under_way = false;
+    probing->is_done = true;
+    if (count < first + 4)
+        return;
+    double sent = (double)(count * DEPLOY_CHUNK), small_us = cost_of(probing, 0, first - 1);
+    double others = (double)(frame_bytes(pilot->device) - probing->other_bytes);
+    double rate = probe_rate(probing->answered_us + first, count - first, DEPLOY_CHUNK);
+    mover_note_probe(&pilot->mover, now_us, (size_t)(member - pilot->members),
+                     rate * (1 + others / sent));
+    known->message_us = member->has_idle_cores ? 0 : small_us;
+    known->byte_us = member->has_idle_cores
+                         ? 0
+                         : fmax(0, cost_of(probing, first, count - 1) - small_us) / DEPLOY_CHUNK;
+    known = &pilot->mover.devices[0];
+    if (!pilot->members[0].has_idle_cores && others == 0) {
+        known->message_us = small_us;
+        known->byte_us = (double)(loop_cpu_us() - probing->own_cpu_us) / sent;
+    }
+}
+
+void pilot_probed(struct device *device, const struct link *link, const Convoy__Probed *probed) {
+    struct pilot *pilot = device->pilot;
+    struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
+    struct probing *probing = member ? &member->probing : NULL;
+    if (!probing || !probing->is_under_way || probing->answers == PROBES)
+        return;
+    probing->answered_us[probing->answers] = device_now_us();
+    probing->cpu_us[probing->answers++] = probed->cpu_us;
+    if (probing->answers == PROBES)
+        finish_probing(pilot, member, device_now_us());
+}
+
+/* Measures one link at a time: they share this device's port. */
+static void probe_links(struct pilot *pilot, uint64_t now_us) {
+    struct member *next = NULL;
+    for (size_t d = 1; d < pilot->count; d++) {
+        struct member *member = &pilot->members[d];
+        struct probing *probing = &member->probing;
+        uint64_t known_us = pilot->mover.devices[d].rate_us;
+        if (!link_is_up(member->link)) {
+            probing->is_under_way = probing->is_done = false;
+            continue;
+        }
+        if (probing->is_under_way && now_us - probing->since_us > PROBE_US)
+            finish_probing(pilot, member, now_us);
+        if (probing->is_under_way)
+            return;
+        bool is_old =
+            now_us - probing->since_us > PROBE_AGAIN_US && now_us - known_us > PROBE_AGAIN_US;
+        if (!next && member->has_answered && (!probing->is_done || is_old))
+            next = member;
+    }
+    if (next)
+        start_probing(pilot, next, now_us);
 }
 
 static void ask(struct pilot *pilot) {
@@ -297,7 +452,7 @@ static void check_links(struct pilot *pilot, uint64_t now_us) {
         } else if (now_us - member->lost_us > AWAY_US) {
             member->has_answered = false;
         }
-        if (!member->has_answered || now_us < member->refused_until_us)
+        if (!member->has_answered || !member->probing.is_done || now_us < member->refused_until_us)
             mover_device_gone(&pilot->mover, d);
     }
 }
@@ -328,8 +483,8 @@ static const char *line_text(const struct pilot *pilot, const struct cost_line *
 static const char *reason_text(const struct pilot *pilot, char *buf, size_t size) {
     double most = log(1 + CHANGE);
     if (!pilot->line)
-        return "the first plan";
-    snprintf(buf, size, "what was measured since the last move");
+        return "it is the first plan";
+    snprintf(buf, size, "of what was measured since the last move");
     for (size_t d = 0; d < pilot->count; d++) {
         const struct member *member = &pilot->members[d];
         const struct mover_device *known = &pilot->mover.devices[d];
@@ -395,7 +550,7 @@ static void note_failure(struct pilot *pilot, const struct deploy_outcome *outco
 
 static void on_deployed(void *arg, const struct deploy_outcome *outcome) {
     struct pilot *pilot = arg;
-    char line[DECISION_SIZE / 2], reason[DECISION_SIZE / 4];
+    char line[2 * sizeof(pilot->decisions[0].text)], reason[sizeof(pilot->decisions[0].text)];
     uint64_t now_us = device_now_us();
     pilot->is_deploying = false;
     if (!pilot->device) {
@@ -477,7 +632,7 @@ static void on_planned(struct job *job, bool is_closing) {
 /* The first plan is of all neighbours, unless one does not answer. */
 static bool has_gathered(const struct pilot *pilot, uint64_t now_us) {
     for (size_t d = 1; d < pilot->count; d++)
-        if (!pilot->members[d].has_answered)
+        if (!pilot->members[d].has_answered || !pilot->members[d].probing.is_done)
             return pilot->line || now_us - pilot->measured_us > GATHER_US;
     return true;
 }
@@ -499,6 +654,16 @@ static void submit_planning(struct pilot *pilot, uint64_t now_us) {
     builder_submit(pilot->device->builder, &p->job);
 }
 
+/* A line that does less than this device would by itself is given up. */
+static void note_fps(struct pilot *pilot, const Convoy__StageStatus *own, uint64_t now_us) {
+    bool is_settled = pilot->line && pilot->line->count > 1 && now_us - pilot->moved_us > FPS_US;
+    if (is_settled && !pilot->is_deploying &&
+        mover_note_fps(&pilot->mover, now_us, own->fps, own->queued > 0))
+        decide(pilot,
+               "%.1f frames/s for %d s are fewer than %s would do alone: it does for a while",
+               own->fps, (int)(MOVER_WORSE_US / 1000000), pilot->members[0].node);
+}
+
 /* ---- the clock ---------------------------------------------------------------------------------
  */
 
@@ -513,7 +678,9 @@ void pilot_tick(struct device *device, uint64_t now_us) {
     status_own(device, &own, state, sizeof(state));
     uint64_t allowed = device_settings(device).memory, left = own.memory_available;
     note_status(pilot, 0, &own, left && left < allowed ? left : allowed);
+    note_fps(pilot, &own, now_us);
     ask(pilot);
+    probe_links(pilot, now_us);
     if (!pilot->has_job && !pilot->is_deploying && has_gathered(pilot, now_us))
         submit_planning(pilot, now_us);
 }

@@ -8,8 +8,10 @@
  * link, which is there while this is); times and rates go to the mover; off the loop, the best line
  * is planned; when the mover says so, it is deployed
  *
- * A neighbour counts as there from its first answer until its link has been lost for a second. One
- * that refuses its stage is asked for less (no memory), or left alone for a minute.
+ * A neighbour counts as there from when its link was measured until that has been lost for a
+ * second. The link is measured by a mebibyte of messages, once it is up and again when nothing was
+ * seen of its rate for five minutes. A line that does less than this device would alone is given
+ * up. One that refuses its stage is asked for less (no memory), or left alone for a minute.
  *
  * Everything runs on the loop's thread but for the builder's two jobs, of which there is one at a
  * time. */
@@ -37,6 +39,9 @@ void pilot_close(struct device *device, bool is_stopping);
 
 /* A neighbour has answered on its control link. */
 void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status);
+
+/* ... and to a Probe on it. */
+void pilot_probed(struct device *device, const struct link *link, const Convoy__Probed *probed);
 
 /* Every tick. */
 void pilot_tick(struct device *device, uint64_t now_us);

@@ -117,6 +117,10 @@ static void handle_status(struct link *link, const Convoy__Message *message) {
         status_answered(link->device, link, message->status);
 }
 
+static void handle_probed(struct link *link, const Convoy__Message *message) {
+    pilot_probed(link->device, link, message->probed);
+}
+
 static void handle_prepared(struct link *link, const Convoy__Message *message) {
     deploy_prepared(link->device, link, message->prepared);
 }
@@ -142,6 +146,7 @@ static const struct {
     {CONVOY__MESSAGE__BODY_PING, FRAMES | CONTROL, true, handle_ping},
     {CONVOY__MESSAGE__BODY_PONG, FRAMES | CONTROL, true, handle_pong},
     {CONVOY__MESSAGE__BODY_STATUS, FRAMES | CONTROL, false, handle_status},
+    {CONVOY__MESSAGE__BODY_PROBED, CONTROL, false, handle_probed},
     {CONVOY__MESSAGE__BODY_PREPARED, CONTROL, false, handle_prepared},
     {CONVOY__MESSAGE__BODY_PART_REQUEST, CONTROL, false, handle_part_request},
 };

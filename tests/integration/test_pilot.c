@@ -99,7 +99,7 @@ static void model_that_fits_no_device_is_shared_by_itself(void **state) {
     (void)state;
     start(&scene, 3, TIGHT);
     daemons_start_all(&scene.line);
-    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
     connect_clients(&scene);
 
     run_frames(&scene, 200);
@@ -107,7 +107,7 @@ static void model_that_fits_no_device_is_shared_by_itself(void **state) {
     const Convoy__Status *status = client_status(&scene.admin);
     assert_true(status->n_stages >= 2);
     assert_true(has_decided(status, "measured 22 layers here"));
-    assert_true(has_decided(status, "because the first plan"));
+    assert_true(has_decided(status, "because it is the first plan"));
     for (size_t i = 0; i < status->n_stages; i++) {
         assert_true(status->stages[i]->cores > 0);
         assert_true(status->stages[i]->memory_available > 0);
@@ -120,7 +120,7 @@ static void device_that_dies_is_planned_around_and_may_come_back(void **state) {
     (void)state;
     start(&scene, 3, TIGHT "heartbeat_ms: 1000\n");
     daemons_start_all(&scene.line);
-    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
     connect_clients(&scene);
     run_frames(&scene, 50);
 
@@ -154,7 +154,7 @@ static void frames_wait_until_a_neighbour_joins(void **state) {
     daemons_start(&scene.line, 0);
     daemons_wait_log(&scene.line, 0, "no plan: the network does not fit", 1);
     daemons_start(&scene.line, 1);
-    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
     connect_clients(&scene);
 
     run_frames(&scene, 50);
@@ -168,7 +168,7 @@ static void alone_it_serves_alone(void **state) {
     (void)state;
     start(&scene, 2, "");
     daemons_start(&scene.line, 0);
-    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
     connect_clients(&scene);
 
     run_frames(&scene, 50);
@@ -182,11 +182,11 @@ static void reload_starts_anew_and_a_fixed_pipeline_ends_it(void **state) {
     (void)state;
     start(&scene, 2, "");
     daemons_start(&scene.line, 0);
-    daemons_wait_log(&scene.line, 0, "because the first plan", 1);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
     connect_clients(&scene);
     run_frames(&scene, 20);
     daemons_signal(&scene.line, 0, SIGHUP);
-    daemons_wait_log(&scene.line, 0, "because the first plan", 2);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 2);
     run_frames(&scene, 20);
 
     FILE *file = fopen(scene.line.all[0].yaml, "we");
@@ -215,12 +215,29 @@ static void stopping_in_the_middle_of_measuring_is_clean(void **state) {
     daemons_fini(&scene.line);
 }
 
+static void a_model_that_cannot_be_opened_ends_it_at_the_start(void **state) {
+    struct daemons line;
+    static const char *const args[] = {NULL};
+    char out[4096];
+    (void)state;
+    daemons_init(&line, 1, MODEL);
+    int code = daemons_run_once(&line,
+                                "node: pi-a\nlisten: 127.0.0.1:0\nmodel: none.onnx\n"
+                                "pipeline: auto\nneighbours:\n"
+                                "  - {node: pi-b, address: 127.0.0.1:1}\n",
+                                args, out, sizeof(out));
+    assert_int_equal(code, 1);
+    assert_non_null(strstr(out, "none.onnx"));
+    daemons_fini(&line);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(model_that_fits_no_device_is_shared_by_itself),
         cmocka_unit_test(device_that_dies_is_planned_around_and_may_come_back),
         cmocka_unit_test(frames_wait_until_a_neighbour_joins),
         cmocka_unit_test(alone_it_serves_alone),
+        cmocka_unit_test(a_model_that_cannot_be_opened_ends_it_at_the_start),
         cmocka_unit_test(reload_starts_anew_and_a_fixed_pipeline_ends_it),
         cmocka_unit_test(stopping_in_the_middle_of_measuring_is_clean),
     };

@@ -241,6 +241,60 @@ static void link_that_becomes_slow_is_given_a_smaller_cut(void **state) {
     free_world(&world);
 }
 
+static void probed_rate_counts_at_once_and_the_ingress_has_the_fastest(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    mover_note_probe(&world.mover, SECOND, 1, 3.75);
+    mover_note_probe(&world.mover, SECOND, 2, 12.5);
+    mover_note_probe(&world.mover, SECOND, 3, 6);
+    assert_true(world.mover.devices[1].rate == 3.75 && world.mover.devices[2].rate == 12.5);
+    assert_true(world.mover.devices[3].rate == 6 && world.mover.devices[0].rate == 12.5);
+    mover_note_probe(&world.mover, SECOND, 1, 0); /* says nothing */
+    mover_note_probe(&world.mover, SECOND, 1, INFINITY);
+    assert_true(world.mover.devices[1].rate == 3.75);
+    mover_note_probe(&world.mover, 2 * SECOND, 1, 10); /* its cable was changed */
+    assert_true(world.mover.devices[1].rate == 10);
+    free_world(&world);
+}
+
+/* Lines planned now have only the ingress. */
+static bool plans_alone(struct world *world) {
+    struct mover_problem *problem = mover_problem_new(&world->mover, world->now_us);
+    struct cost_line *line = NULL;
+    assert_non_null(problem);
+    assert_int_equal(mover_problem_plan(problem, &line, NULL), 0);
+    bool is_alone = line->count == 1;
+    cost_line_free(line);
+    mover_problem_free(problem);
+    return is_alone;
+}
+
+static void line_that_does_less_than_one_device_is_given_up_for_a_while(void **state) {
+    struct world world;
+    double alone = 0;
+    (void)state;
+    make_world(&world, 0);
+    for (size_t i = 0; i < LAYERS; i++)
+        alone += world.reference[i];
+    alone = 1e6 / alone;
+    assert_false(plans_alone(&world));
+    uint64_t start = world.now_us;
+    for (; world.now_us < start + 60 * SECOND; world.now_us += SECOND) {
+        assert_false(mover_note_fps(&world.mover, world.now_us, alone * 0.97, true));
+        assert_false(mover_note_fps(&world.mover, world.now_us, alone * 0.5, false)); /* no need */
+    }
+    start = world.now_us;
+    while (!mover_note_fps(&world.mover, world.now_us, alone * 0.9, true))
+        world.now_us += SECOND;
+    assert_int_equal(world.now_us - start, MOVER_WORSE_US);
+    assert_true(plans_alone(&world));
+    assert_false(mover_note_fps(&world.mover, world.now_us + SECOND, alone * 0.9, true));
+    world.now_us += MOVER_ALONE_US;
+    assert_false(plans_alone(&world));
+    free_world(&world);
+}
+
 static void device_that_leaves_is_planned_around_at_once(void **state) {
     struct world world;
     (void)state;
@@ -349,6 +403,8 @@ int main(void) {
         cmocka_unit_test(device_that_leaves_is_planned_around_at_once),
         cmocka_unit_test(gain_must_hold_before_it_moves_anything),
         cmocka_unit_test(seldom_used_link_says_nothing_about_its_rate),
+        cmocka_unit_test(probed_rate_counts_at_once_and_the_ingress_has_the_fastest),
+        cmocka_unit_test(line_that_does_less_than_one_device_is_given_up_for_a_while),
         cmocka_unit_test(what_is_no_measurement_does_not_count),
         cmocka_unit_test(device_that_was_slow_is_tried_again_after_a_while),
         cmocka_unit_test(without_the_ingress_there_is_no_plan),

@@ -45,10 +45,9 @@ static int fill_payload(void **state) {
 static void add_sample(struct bytes *bytes, enum form form, Convoy__Message__BodyCase kind,
                        size_t payload_bytes) {
     Convoy__Message *sample = sample_new(kind);
-    bool has_payload = kind == CONVOY__MESSAGE__BODY_FRAME ||
-                       kind == CONVOY__MESSAGE__BODY_RESULT ||
-                       kind == CONVOY__MESSAGE__BODY_PART_CHUNK ||
-                       kind == CONVOY__MESSAGE__BODY_PROBE;
+    bool has_payload =
+        kind == CONVOY__MESSAGE__BODY_FRAME || kind == CONVOY__MESSAGE__BODY_RESULT ||
+        kind == CONVOY__MESSAGE__BODY_PART_CHUNK || kind == CONVOY__MESSAGE__BODY_PROBE;
     bytes_add_message(bytes, form, sample, payload, has_payload ? payload_bytes : 0);
     convoy__message__free_unpacked(sample, NULL);
 }
