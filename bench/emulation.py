@@ -111,6 +111,7 @@ class Device:
         self.port = f"port{index}"
         self.cpu = emulation.cpus[index % len(emulation.cpus)]
         self.group = None
+        self.mbit = None  # of its link; see shape()
         self.processes = []
 
     def connect(self):
@@ -126,6 +127,7 @@ class Device:
         self.limit(True)
 
     def shape(self, mbit):
+        self.mbit = mbit
         burst = max(BURST_BYTES, round(mbit * 1e6 / 8 * BURST_S))
         limit = burst + round(mbit * 1e6 / 8 * QUEUE_S)
         for space, link in ((self.space, "eth0"), (self.emulation.switch, self.port)):
@@ -182,6 +184,7 @@ class Emulation:
         self.spaces = []
         self.groups = None
         self.devices = []
+        self.message_cost = (0.0, 0.0)  # CPU time of a core: nanoseconds of a byte, microseconds of a message; who measures it sets it
         try:
             self.groups = Groups(self.name)
             command("ip", "netns", "add", self.switch)

@@ -17,6 +17,7 @@ BENCH = os.path.join(harness.ROOT, "bench")
 sys.path.insert(0, BENCH)
 import emulation  # noqa: E402
 import figures  # noqa: E402
+import moves  # noqa: E402
 from engine import Engine, EngineError  # noqa: E402
 
 ENGINE = [os.path.join(os.path.dirname(harness.CONVOYCTL), "bench", "engine-convoy")]
@@ -30,6 +31,27 @@ def contender(passes, threads=1, engine="Convoy"):
         for turn in turns:
             made.add_turn(turn)
     return made
+
+
+class Moves(harness.Case):
+    def feed(self, *times):
+        made = moves.Feed.__new__(moves.Feed)  # without a connection
+        made.results = [(when, 0.01) for when in times]
+        return made
+
+    def test_frames_per_second_count_between_results(self):
+        feed = self.feed(0, 1, 1.5, 2, 2.5, 9)
+        self.assertAlmostEqual(feed.fps(1, 3), 2)
+        self.assertEqual(feed.fps(3, 8), 0)
+
+    def test_the_longest_gap_lies_between_two_results(self):
+        feed = self.feed(0, 1, 1.5, 2, 5)
+        self.assertAlmostEqual(feed.longest_gap(1, 3), 0.5)
+        self.assertEqual(feed.longest_gap(0, 9), 3)
+        self.assertEqual(feed.longest_gap(3, 4), math.inf)
+
+    def test_a_length_is_written_as_protobuf_does(self):
+        self.assertEqual([moves.varint(number) for number in (0, 127, 128, 300)], [b"\0", b"\x7f", b"\x80\x01", b"\xac\x02"])
 
 
 class Figures(harness.Case):
@@ -191,8 +213,8 @@ class Cluster(harness.Case):
 
     def cluster(self, *words):
         return subprocess.Popen([os.path.join(BENCH, "cluster"), "--models", harness.RESNET, "--devices", "2", "--mbit", "100",
-                                 "--rounds", "1", "--seconds", "0.1", "--out", self.path("out"), *words], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
+                                 "--rounds", "1", "--seconds", "0.1", "--unequal", "", "--moves", "none", "--out", self.path("out"), *words],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def test_devices_see_each_other_and_leave_nothing_behind(self):
         with emulation.Emulation([1, 0.5], 0.4, 100, sorted(os.sched_getaffinity(0))) as made:
