@@ -25,11 +25,15 @@
 #define LESS            0.8      /* of a stage's memory, where that was refused */
 #define GATHER_US       2000000  /* the first plan waits so long for neighbours to answer */
 #define PROFILE_SECONDS 0.7
-#define FPS_US          6000000   /* of a new plan, before its frames per second count */
-#define PROBES_SMALL    8         /* messages that show what one costs ... */
-#define PROBES          24        /* ... and with the larger ones, which show the rate */
-#define PROBE_SMALL     64        /* bytes */
-#define PROBE_US        3000000   /* what has been answered by then is all that counts */
+#define FPS_US          6000000 /* of a new plan, before its frames per second count */
+#define SLOW            0.8     /* of what was predicted: from here on a link may be to blame */
+#define SLOW_SECONDS    2
+#define FRAMES_LEAST    10
+#define DOUBT_US        5000000 /* between two measurements of links for that; doubles each time */
+#define PROBES_SMALL    8       /* messages that show what one costs ... */
+#define PROBES          24      /* ... and with the larger ones, which show the rate */
+#define PROBE_SMALL     64      /* bytes */
+#define PROBE_US        3000000 /* what has been answered by then is all that counts */
 #define PROBE_AGAIN_US  300000000 /* a rate that was not seen for so long is measured again */
 #define CHANGE          0.15 /* of a device's slowness or rate: worth being named as the reason */
 
@@ -39,11 +43,13 @@ _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= DEPLOY_STAGES_MAX, "a deployment has
 /* What a device said last, to tell how much has come since. */
 struct report {
     uint64_t frames_out, bytes_out, when_us;
+    uint64_t frames_before, frames_us; /* of the line as a whole: this device's only */
 };
 
 /* Messages that show what a link can do (wire.md, Probe). */
 struct probing {
     bool is_under_way, is_done;
+    bool is_wanted;                             /* again */
     uint64_t since_us, own_cpu_us, other_bytes; /* at the start */
     size_t answers;
     uint64_t answered_us[PROBES], cpu_us[PROBES];
@@ -96,7 +102,10 @@ struct pilot {
     double *layer_us; /* NULL: not measured yet */
     struct mover mover;
     struct cost_line *line, *next; /* the one that runs, and the one that is being deployed */
-    uint8_t plan[SHA256_SIZE];     /* of the one that runs */
+    double line_us;                /* predicted period of the one that runs; INFINITY: not known */
+    unsigned slow_seconds;         /* in which it did less, one after the other */
+    uint64_t doubt_us, doubt_wait_us; /* when its links were last measured for that; the pause */
+    uint8_t plan[SHA256_SIZE];        /* of the one that runs */
     uint64_t asked_us, moved_us, measured_us;
     uint64_t retry_us; /* no attempt before; 0: there was no failure */
     bool has_job, is_deploying;
@@ -351,6 +360,7 @@ static void start_probing(struct pilot *pilot, struct member *member, uint64_t n
     struct buffer *zeros = pool_get(pool, DEPLOY_CHUNK);
     int rc = zeros ? 0 : -ENOMEM;
     member->probing = (struct probing){.is_under_way = true,
+                                       .is_done = member->probing.is_done, /* it stays there */
                                        .since_us = now_us,
                                        .own_cpu_us = loop_cpu_us(),
                                        .other_bytes = frame_bytes(pilot->device)};
@@ -422,7 +432,7 @@ static void probe_links(struct pilot *pilot, uint64_t now_us) {
             return;
         bool is_old =
             now_us - probing->since_us > PROBE_AGAIN_US && now_us - known_us > PROBE_AGAIN_US;
-        if (!next && member->has_answered && (!probing->is_done || is_old))
+        if (!next && member->has_answered && (!probing->is_done || probing->is_wanted || is_old))
             next = member;
     }
     if (next)
@@ -575,6 +585,8 @@ static void on_deployed(void *arg, const struct deploy_outcome *outcome) {
     pilot->next = NULL;
     pilot->moved_us = now_us;
     memcpy(pilot->plan, outcome->plan, SHA256_SIZE);
+    pilot->line_us = INFINITY; /* until it is planned again */
+    pilot->doubt_wait_us = 0;
     remember_reasons(pilot);
 }
 
@@ -626,6 +638,7 @@ static void on_planned(struct job *job, bool is_closing) {
         p->best = NULL;
     }
     pilot->last_rc = p->rc;
+    pilot->line_us = p->line_us;
     free_plan_job(p);
 }
 
@@ -654,9 +667,35 @@ static void submit_planning(struct pilot *pilot, uint64_t now_us) {
     builder_submit(pilot->device->builder, &p->job);
 }
 
+/* A line that does less than was predicted, while frames wait, may have a link that got slower: the
+ * kernel does not tell when a frame fits the buffers on its way. So all links are measured anew. */
+static void note_shortfall(struct pilot *pilot, const Convoy__StageStatus *own, uint64_t now_us) {
+    struct report *report = &pilot->members[0].report;
+    double us = (double)(now_us - report->frames_us);
+    double frames = (double)(own->frames_out - report->frames_before);
+    double expected = us / pilot->line_us; /* too few to be counted in a second: the average */
+    bool is_slow = report->frames_us > 0 && own->queued > 0 &&
+                   (expected > FRAMES_LEAST ? frames : own->fps * us / 1e6) < SLOW * expected;
+    report->frames_us = now_us;
+    report->frames_before = own->frames_out;
+    pilot->slow_seconds = is_slow ? pilot->slow_seconds + 1 : 0;
+    if (pilot->slow_seconds < SLOW_SECONDS || now_us < pilot->doubt_us + pilot->doubt_wait_us)
+        return;
+    pilot->doubt_us = now_us;
+    pilot->doubt_wait_us = pilot->doubt_wait_us ? 2 * pilot->doubt_wait_us : DOUBT_US;
+    if (pilot->doubt_wait_us > PROBE_AGAIN_US)
+        pilot->doubt_wait_us = PROBE_AGAIN_US;
+    for (size_t d = 1; d < pilot->count; d++)
+        pilot->members[d].probing.is_wanted = pilot->members[d].probing.is_done;
+}
+
 /* A line that does less than this device would by itself is given up. */
 static void note_fps(struct pilot *pilot, const Convoy__StageStatus *own, uint64_t now_us) {
     bool is_settled = pilot->line && pilot->line->count > 1 && now_us - pilot->moved_us > FPS_US;
+    if (is_settled && !pilot->is_deploying)
+        note_shortfall(pilot, own, now_us);
+    else
+        pilot->members[0].report.frames_us = 0;
     if (is_settled && !pilot->is_deploying &&
         mover_note_fps(&pilot->mover, now_us, own->fps, own->queued > 0))
         decide(pilot,
