@@ -33,7 +33,16 @@ static int add_entry(struct devices *devices, const char *node, const char *addr
     return entry->node && entry->address ? 0 : -ENOMEM;
 }
 
-/* The stages of the line, then the neighbours that have none. */
+/* Where a device of the line is reached: one before it has a link to it. "" when none says so. */
+static const char *address_of(const Convoy__Status *status, const char *node) {
+    for (size_t i = 0; i < status->n_stages; i++)
+        for (size_t l = 0; l < status->stages[i]->n_links; l++)
+            if (strcmp(status->stages[i]->links[l]->node, node) == 0)
+                return status->stages[i]->links[l]->address;
+    return "";
+}
+
+/* The devices of the line, then the neighbours that have none. */
 static int list_devices(const char *address, const Convoy__Status *status,
                         struct devices **ret_devices, struct err *err) {
     size_t most = status->n_stages + status->n_neighbours;
@@ -50,7 +59,7 @@ static int list_devices(const char *address, const Convoy__Status *status,
         rc = -ENOMEM;
     for (size_t i = 0; rc == 0 && i < status->n_stages; i++)
         rc = add_entry(devices, status->stages[i]->node,
-                       i == 0 ? address : status->stages[i - 1]->address);
+                       i == 0 ? address : address_of(status, status->stages[i]->node));
     for (size_t i = 0; rc == 0 && i < status->n_neighbours; i++)
         rc = add_entry(devices, status->neighbours[i]->node, status->neighbours[i]->address);
     if (rc < 0) {
@@ -135,7 +144,7 @@ int line_devices_find(const struct line_devices_options *options, const struct m
     convoy__status__free_unpacked(status, NULL);
     if (rc < 0)
         return rc;
-    struct profile_record *records = calloc(devices->count, sizeof(*records));
+    struct profile_record *records = calloc(devices->count + 1, sizeof(*records));
     rc = records ? measure_all(options, model, devices, records, err)
                  : err_set(err, -ENOMEM, "out of memory");
     if (rc != 0) {

@@ -674,11 +674,15 @@ static void refuse_busy(struct order *order) {
                text);
 }
 
-/* A plan does not wait for what is only measured. */
+/* A plan does not wait for what is only measured: nobody waits for that any more. */
 static void make_way(struct recruit *recruit) {
-    if (recruit->current && recruit->current->measures && recruit->current->peer) {
-        refuse_busy(recruit->current);
-        abandon(recruit);
+    struct order *current = recruit->current;
+    if (current && current->measures && current->peer) {
+        refuse_busy(current);
+        if (current->asked > 0)
+            note_stray(recruit, current);
+        current->asked = 0;
+        current->peer = NULL;
     }
     if (recruit->next && recruit->next->measures) {
         refuse_busy(recruit->next);
