@@ -28,6 +28,12 @@ struct fifo {
     size_t size, first, count; /* size: a power of two */
 };
 
+/* From a unit to one of the stage behind. */
+struct way {
+    size_t credits, under_way; /* under way: sent, and the result has not come back */
+    uint64_t turn;             /* of unit.turns, when a frame was last sent this way */
+};
+
 struct unit {
     size_t stage, device;
     double time_us;        /* of a frame */
@@ -37,7 +43,8 @@ struct unit {
     bool sending;
     double busy_compute, busy_send, busy_receive;
     struct fifo ready, down, up; /* for a worker, for the stage behind, for the one before */
-    size_t *credits;             /* [replicas of the stage behind] */
+    struct way *ways;            /* [replicas of the stage behind] */
+    uint64_t turns;              /* frames dealt to them so far */
 };
 
 struct world {
@@ -47,6 +54,7 @@ struct world {
     struct unit *units;
     size_t units_count;
     size_t *first_unit; /* [stages + 1] */
+    uint16_t **dealt;   /* [stages][frames]: to which replica; NULL where there is one */
     struct event *heap;
     size_t heap_count, heap_size;
     uint64_t order, random;
@@ -115,12 +123,8 @@ static void append(struct world *world, struct fifo *fifo, uint32_t frame) {
     fifo->frames[(fifo->first + fifo->count++) % fifo->size] = frame;
 }
 
-static uint32_t first_of(const struct fifo *fifo) {
-    return fifo->frames[fifo->first];
-}
-
 static uint32_t take_first(struct fifo *fifo) {
-    uint32_t frame = first_of(fifo);
+    uint32_t frame = fifo->frames[fifo->first];
     fifo->first = (fifo->first + 1) % fifo->size;
     fifo->count--;
     return frame;
@@ -150,9 +154,26 @@ static double vary(struct world *world, double us) {
 /* ---- what happens ------------------------------------------------------------------------------
  */
 
-/* The unit of a stage whose turn a frame is. */
+/* The unit of a stage that a frame was dealt to. */
 static uint32_t unit_of(const struct world *world, size_t stage, uint32_t frame) {
-    return (uint32_t)(world->first_unit[stage] + frame % world->line->stages[stage].replicas);
+    size_t replica = world->dealt[stage] ? world->dealt[stage][frame] : 0;
+    return (uint32_t)(world->first_unit[stage] + replica);
+}
+
+/* As the daemon deals (choose_link() in daemon/data/flow.c): of the replicas behind that have given
+ * credits the one with the fewest frames under way, among equals the one that has waited longest.
+ * NULL: none can take a frame. */
+static struct way *choose_way(const struct world *world, const struct unit *unit) {
+    struct way *best = NULL;
+    for (size_t i = 0; i < world->line->stages[unit->stage + 1].replicas; i++) {
+        struct way *way = &unit->ways[i];
+        if (way->credits == 0)
+            continue;
+        if (!best || way->under_way < best->under_way ||
+            (way->under_way == best->under_way && way->turn < best->turn))
+            best = way;
+    }
+    return best;
 }
 
 static void start_computing(struct world *world, uint32_t u) {
@@ -213,12 +234,16 @@ static void start_sending(struct world *world, uint32_t u) {
     }
     if (unit->down.count == 0)
         return;
-    uint32_t frame = first_of(&unit->down), to = unit_of(world, unit->stage + 1, frame);
-    size_t *credits = &unit->credits[to - world->first_unit[unit->stage + 1]];
-    if (*credits == 0)
+    struct way *way = choose_way(world, unit);
+    if (!way)
         return;
-    --*credits;
-    take_first(&unit->down);
+    uint32_t frame = take_first(&unit->down);
+    if (world->dealt[unit->stage + 1])
+        world->dealt[unit->stage + 1][frame] = (uint16_t)(way - unit->ways);
+    uint32_t to = unit_of(world, unit->stage + 1, frame);
+    way->credits--;
+    way->under_way++;
+    way->turn = ++unit->turns;
     transfer(world, u, to, cuts[world->line->stages[unit->stage].last],
              (struct event){.kind = EVENT_ARRIVED, .unit = to, .frame = frame});
     give_credit(world, u, frame);
@@ -263,6 +288,8 @@ static void on_computed(struct world *world, const struct event *event) {
 
 static void on_result(struct world *world, const struct event *event) {
     struct unit *unit = &world->units[event->unit];
+    uint32_t from = unit_of(world, unit->stage + 1, event->frame);
+    unit->ways[from - world->first_unit[unit->stage + 1]].under_way--;
     if (unit->stage == 0) {
         finish_frame(world, event->frame);
         return;
@@ -293,7 +320,7 @@ static void on_event(struct world *world, const struct event *event) {
         if (event->other == event->unit) {
             admit(world);
         } else {
-            unit->credits[event->other - world->first_unit[unit->stage + 1]]++;
+            unit->ways[event->other - world->first_unit[unit->stage + 1]].credits++;
             start_sending(world, event->unit);
         }
         return;
@@ -326,11 +353,11 @@ static int set_up_unit(struct world *world, size_t k, size_t replica) {
     if (k + 1 == world->line->count)
         return 0;
     const struct cost_stage *behind = &world->line->stages[k + 1];
-    unit->credits = calloc(behind->replicas, sizeof(*unit->credits));
-    if (!unit->credits)
+    unit->ways = calloc(behind->replicas, sizeof(*unit->ways));
+    if (!unit->ways)
         return -ENOMEM;
     for (size_t i = 0; i < behind->replicas; i++)
-        unit->credits[i] = queue_of(world, behind->devices[i]);
+        unit->ways[i].credits = queue_of(world, behind->devices[i]);
     return 0;
 }
 
@@ -346,8 +373,13 @@ static int set_up(struct world *world) {
     world->units = calloc(world->units_count + 1, sizeof(*world->units));
     world->begun = calloc(world->frames, sizeof(*world->begun));
     world->ended = calloc(world->frames, sizeof(*world->ended));
-    if (!world->units || !world->begun || !world->ended)
+    world->dealt = calloc(line->count + 1, sizeof(*world->dealt));
+    if (!world->units || !world->begun || !world->ended || !world->dealt)
         return -ENOMEM;
+    for (size_t k = 0; k < line->count; k++)
+        if (line->stages[k].replicas > 1 &&
+            !(world->dealt[k] = calloc(world->frames, sizeof(*world->dealt[k]))))
+            return -ENOMEM;
     for (size_t k = 0; k < line->count; k++)
         for (size_t i = 0; i < line->stages[k].replicas; i++)
             if (set_up_unit(world, k, i) < 0)
@@ -362,8 +394,11 @@ static void tear_down(struct world *world) {
         free(world->units[u].ready.frames);
         free(world->units[u].down.frames);
         free(world->units[u].up.frames);
-        free(world->units[u].credits);
+        free(world->units[u].ways);
     }
+    for (size_t k = 0; world->dealt && k < world->line->count; k++)
+        free(world->dealt[k]);
+    free(world->dealt);
     free(world->units);
     free(world->first_unit);
     free(world->begun);
