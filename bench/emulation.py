@@ -99,17 +99,26 @@ def remove_group(root):
             break
 
 
+def spread(speeds, cores):
+    """A core for each device, one after the other where there is least to do yet: ([core of each], most of all cores' speeds)."""
+    loads, places = [0.0] * cores, []
+    for speed in speeds:
+        places.append(loads.index(min(loads)))
+        loads[places[-1]] += speed
+    return places, max(loads)
+
+
 class Device:
     """One emulated device. speed: 1 is a whole quota."""
 
-    def __init__(self, emulation, index, speed):
+    def __init__(self, emulation, index, speed, cpu):
         self.emulation = emulation
         self.index = index
         self.speed = speed
         self.space = f"{emulation.name}-{index}"
         self.address = f"{SUBNET}.{index + 1}"
         self.port = f"port{index}"
-        self.cpu = emulation.cpus[index % len(emulation.cpus)]
+        self.cpu = cpu
         self.group = None
         self.mbit = None  # of its link; see shape()
         self.processes = []
@@ -191,8 +200,9 @@ class Emulation:
             self.spaces.append(self.switch)
             command("ip", "-n", self.switch, "link", "add", "switch", "type", "bridge")
             command("ip", "-n", self.switch, "link", "set", "switch", "up")
+            places, _ = spread(speeds, len(cpus))
             for index, speed in enumerate(speeds):
-                device = Device(self, index, speed)
+                device = Device(self, index, speed, cpus[places[index]])
                 self.devices.append(device)
                 device.connect()
             self.shape(mbit)

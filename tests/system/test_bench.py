@@ -50,6 +50,12 @@ class Moves(harness.Case):
         self.assertEqual(feed.longest_gap(0, 9), 3)
         self.assertEqual(feed.longest_gap(3, 4), math.inf)
 
+    def test_devices_are_spread_so_that_no_core_has_more_than_it_must(self):
+        self.assertEqual(emulation.spread([1, 1, 1, 1], 2), ([0, 1, 0, 1], 2))
+        self.assertEqual(emulation.spread([1, 0.5, 0.25], 2), ([0, 1, 1], 1))
+        self.assertEqual(emulation.spread([1, 1, 1], 2), ([0, 1, 0], 2))
+        self.assertEqual(emulation.spread([1], 4), ([0], 1))
+
     def test_a_length_is_written_as_protobuf_does(self):
         self.assertEqual([moves.varint(number) for number in (0, 127, 128, 300)], [b"\0", b"\x7f", b"\x80\x01", b"\xac\x02"])
 
