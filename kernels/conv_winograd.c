@@ -5,8 +5,9 @@
  * multiplied with its weights, some output channels at a time; these channels' products are
  * transformed back while they are in cache.
  *
- * Usually each thread does blocks of its own. Where there are few, all threads transform the input
- * of one together and then share its output channels. The same sums either way.
+ * Each thread does blocks of its own. Of those that are left when every thread has had as many, all
+ * threads transform the input together and then share its output channels. The same sums either
+ * way.
  */
 #include <errno.h>
 #include <math.h>
@@ -19,6 +20,7 @@
 #define ROWS        32 /* output channels whose products are in scratch at once */
 #define ROWS_SHARED 16
 #define CHANNELS    4             /* input channels of one shared task */
+#define MANY        4             /* blocks per thread: none is shared, whatever is left */
 #define BLOCK_BYTES (1024 * 1024) /* of transformed input, but for a single strip */
 #define APART       16 /* floats between points: their rows do not meet in one set of a cache */
 #define REST        4  /* this part of a strip joins the last block, else weights are read for it */
@@ -321,11 +323,10 @@ static void winograd_run(const struct kn_conv_plan *plan, const void *packed, co
     job.bounds = kn_act_bounds(&conv->act, &job.low, &job.high);
     job.narrow = 2 * job.layout.across <= plan->simd->lanes;
     int blocks = (int)(conv->n * job.layout.blocks), count = kn_threads_count(threads);
-    if (count == 1 || blocks >= 4 * count) {
-        kn_parallel(threads, blocks, block_task, &job);
-        return;
-    }
-    for (job.shared = 0; job.shared < blocks; job.shared++) {
+    int own = blocks >= MANY * count ? blocks : blocks - blocks % count;
+
+    kn_parallel(threads, own, block_task, &job);
+    for (job.shared = own; job.shared < blocks; job.shared++) {
         kn_parallel(threads, (int)kn_ceil_div(conv->ic, CHANNELS), transform_task, &job);
         kn_parallel(threads, (int)kn_ceil_div(conv->oc, ROWS_SHARED), multiply_task, &job);
     }
