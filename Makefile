@@ -199,6 +199,28 @@ soak: ## Clients that come, go and misbehave for SOAK_S seconds; memory and desc
 	+@$(MAKE) --no-print-directory all
 	@CONVOY_BUILD=$(abspath $(BUILD)) tests/soak/soak.py --seconds $(SOAK_S) $(SOAK_FLAGS)
 
+# Kernels and operators on another architecture: built with Debian's cross compiler and libraries (below $(BUILD)/root-ARCH;
+# this machine's packages stay as they are), run by qemu-user. The daemon and convoyctl are left out: their libraries are many,
+# and what they do does not depend on the CPU. CROSS_TESTS names other programs below tests/.
+CROSS_TRIPLET_arm64 := aarch64-linux-gnu
+CROSS_QEMU_arm64 := qemu-aarch64
+CROSS_TESTS ?= $(patsubst tests/%.c,%,$(wildcard tests/kernels/test_*.c tests/unit/base/test_*.c tests/unit/kernels/test_*.c \
+  tests/unit/proto/test_*.c tests/unit/model/test_ops_*.c tests/unit/model/test_half.c tests/unit/model/test_dynamic.c \
+  tests/unit/model/test_graph.c tests/unit/model/test_passes.c tests/unit/model/test_traps.c))
+define test_cross =
+	@scripts/install-deps build test $(1)
+	@scripts/cross-root $(1) $(BUILD)/root-$(1)
+	+@PKG_CONFIG_SYSROOT_DIR=$(abspath $(BUILD)/root-$(1)) \
+	  PKG_CONFIG_LIBDIR=$(abspath $(BUILD)/root-$(1)/usr/lib/$(CROSS_TRIPLET_$(1))/pkgconfig) \
+	  $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) CC='$(filter ccache,$(CC)) $(CROSS_TRIPLET_$(1))-gcc --sysroot=$(abspath $(BUILD)/root-$(1))' \
+	  LAYERS='$(CORE)' $(CROSS_TESTS:%=$(BUILD)/$(1)/tests/%)
+	@CONVOY_TEST_QUICK=1 scripts/run-tests --logs $(BUILD)/$(1)/test-logs \
+	  --under '$(CROSS_QEMU_$(1)) -L $(abspath $(BUILD)/root-$(1))' $(RUN_TESTS_FLAGS) $(CROSS_TESTS:%=$(BUILD)/$(1)/tests/%)
+endef
+.PHONY: test-arm64
+test-arm64: ## The tests of kernels and models, built for 64-bit ARM (NEON), run by qemu-user (minutes)
+	$(call test_cross,arm64)
+
 # ONNX's own backend test data through importer and executor: a table per operator, and the counts in the last line.
 .PHONY: conformance
 conformance: ## Run ONNX's own tests of every operator (installs what it needs)
@@ -328,7 +350,7 @@ uninstall: ## Remove what install has copied
 
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{printf "  make %-17s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 .PHONY: clean
 clean: ## Remove what was built
