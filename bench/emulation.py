@@ -68,20 +68,20 @@ class Groups:
         os.mkdir(path)
         return path
 
-    def limit(self, path, share):
-        """share: of one core; None: no limit. What a period leaves over, because others had the core, the next one may use."""
+    def limit(self, path, share, saves=True):
+        """share: of one core; None: no limit. saves: what a period leaves over, because others had the core, the next one may use."""
         period = max(PERIOD_US, round(QUOTA_MIN_US / share)) if share else PERIOD_US
         quota = round(share * period) if share else None
         if self.v2:
             self.put(os.path.join(path, "cpu.max.burst"), 0)
             self.put(os.path.join(path, "cpu.max"), f"{quota or 'max'} {period}")
-            self.put(os.path.join(path, "cpu.max.burst"), quota or 0)
+            self.put(os.path.join(path, "cpu.max.burst"), quota if quota and saves else 0)
         else:
             self.put(os.path.join(path, "cpu.cfs_burst_us"), 0)
             self.put(os.path.join(path, "cpu.cfs_quota_us"), -1)
             self.put(os.path.join(path, "cpu.cfs_period_us"), period)
             self.put(os.path.join(path, "cpu.cfs_quota_us"), quota or -1)
-            self.put(os.path.join(path, "cpu.cfs_burst_us"), quota or 0)
+            self.put(os.path.join(path, "cpu.cfs_burst_us"), quota if quota and saves else 0)
 
     def close(self):
         remove_group(self.root)
@@ -145,7 +145,7 @@ class Device:
 
     def limit(self, on):
         """Puts the quota in force, or lifts it (while a daemon prepares its model, say)."""
-        self.emulation.groups.limit(self.group, self.emulation.quota * self.speed if on else None)
+        self.emulation.groups.limit(self.group, self.emulation.quota * self.speed if on else None, self.emulation.saves)
 
     def enter(self):
         """In a child: ends with the parent, joins the CPU group, stays on the device's core."""
@@ -183,12 +183,14 @@ class Device:
 
 
 class Emulation:
-    """speeds: one per device. quota: of one core, for speed 1."""
+    """speeds: one per device. quota: of one core, for speed 1. saves: a device may use later what it did not use. That makes up for what
+    others on this machine take from it, but a device that is idle in between is faster then than one that is not."""
 
-    def __init__(self, speeds, quota, mbit, cpus):
+    def __init__(self, speeds, quota, mbit, cpus, saves=True):
         self.name = f"convoy-bench-{os.getpid()}"
         self.switch = f"{self.name}-switch"
         self.quota = quota
+        self.saves = saves
         self.cpus = cpus
         self.spaces = []
         self.groups = None

@@ -245,7 +245,7 @@ def run(line, network, messages, events, bound_fps):
         rows.append(judge(feed, "frames flow", begin, None, bound_fps(2), feed.fps(begin, time.monotonic())))
         rows[0]["devices"] = 2
         for name, act, devices in events:
-            before = rows[-1]["fps"]
+            before, cuts = rows[-1]["fps"], line.cuts() or cuts
             begin = time.monotonic()
             act()
             moved, cuts = watch_move(line, feed, cuts, begin)
