@@ -406,6 +406,7 @@ static int eval_prepare(const struct op *op, struct op_prep *prep, const struct 
         if (!in[i] || !prep->node->inputs[i]->constant)
             continue;
         constants[i] = (struct constant){.desc = in[i]->desc, .data = in[i]->data};
+        rc = tensor_desc_bytes(&in[i]->desc, &constants[i].bytes);
         numbers[i] = &constants[i];
     }
     prep->numbers = numbers;

@@ -55,8 +55,8 @@ struct op_prep {
     /* For pack(). */
     void *data;                            /* bytes long, KN_ALIGN aligned */
     const struct constant *const *numbers; /* of each constant input, NULL for others */
-    const struct graph *graph;             /* for graph_drop_range() of what has been read */
-    const double *scale, *shift;           /* per output channel; NULL unless affine */
+    const struct graph *graph; /* for graph_drop_range() of what has been read; NULL: in no file */
+    const double *scale, *shift; /* per output channel; NULL unless affine */
 };
 
 /* One run. in and out have as many entries as the node; data of absorbed inputs is NULL. */

@@ -321,7 +321,6 @@ static void windows_as_large_as_the_picture_agree_with_the_reference(void **stat
     }
 }
 
-/* Several strips, several blocks of output channels, edges that are no multiple of anything. */
 /* Planes and channels of the size that Winograd's algorithm is chosen for. */
 static void random_3x3_and_5x5_convolutions_agree_with_the_reference(void **state) {
     struct rng rng = {.state = 6};
@@ -377,6 +376,7 @@ static void tiles_that_nearly_fill_strips_agree_with_the_reference(void **state)
     }
 }
 
+/* Several strips, several blocks of output channels, edges that are no multiple of anything. */
 static void large_convolutions_agree_with_the_reference(void **state) {
     static const struct kn_conv convs[] = {
         {.n = 1,

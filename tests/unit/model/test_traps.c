@@ -215,6 +215,18 @@ static void what_leads_to_a_constant_is_not_much_larger(void **state) {
     model_unref(model);
 }
 
+/* Its weights are packed in more than one piece, from numbers that are in no file. */
+static void a_convolution_of_constants_with_a_million_channels(void **state) {
+    (void)state;
+    const char *edges = "input x f32 1,1048700,1,1\noutput y\nconst w f32 1048700,1,1,1\n";
+    char convolved[512], reshaped[512];
+    snprintf(convolved, sizeof(convolved),
+             "%sconst one f32 1,1,1,1 = 1\nConv c one,w -> v\nAdd a x,v -> y\n", edges);
+    snprintf(reshaped, sizeof(reshaped),
+             "%sconst s i64 4 = 1,1048700,1,1\nReshape r w,s -> v\nAdd a x,v -> y\n", edges);
+    assert_same_model(13, reshaped, convolved);
+}
+
 /* Parts that nobody wants, a maximum of which only the place matters, and the like. */
 static void outputs_without_a_name(void **state) {
     (void)state;
@@ -264,6 +276,7 @@ int main(void) {
         cmocka_unit_test(every_opset_from_seven_on_is_read),
         cmocka_unit_test(a_reduction_of_a_constant_without_elements),
         cmocka_unit_test(what_leads_to_a_constant_is_not_much_larger),
+        cmocka_unit_test(a_convolution_of_constants_with_a_million_channels),
         cmocka_unit_test(outputs_without_a_name),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
