@@ -215,6 +215,19 @@ static void what_leads_to_a_constant_is_not_much_larger(void **state) {
     model_unref(model);
 }
 
+/* However small the file, and nothing is allocated for them first. */
+static void weights_made_of_nothing_have_a_bound(void **state) {
+    (void)state;
+    struct model *model =
+        open_text(13, "input x f32 1,40000\noutput y\nconst s i64 2 = 40000,4000\n"
+                      "ConstantOfShape c s -> v\nMatMul m x,v -> y\n");
+    struct stage *stage = NULL;
+    struct err err = {0};
+    assert_int_equal(stage_new(model, 0, 1, NULL, &stage, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "constant 'v' takes more than the 512 MB"));
+    model_unref(model);
+}
+
 /* Its weights are packed in more than one piece, from numbers that are in no file. */
 static void a_convolution_of_constants_with_a_million_channels(void **state) {
     (void)state;
@@ -276,6 +289,7 @@ int main(void) {
         cmocka_unit_test(every_opset_from_seven_on_is_read),
         cmocka_unit_test(a_reduction_of_a_constant_without_elements),
         cmocka_unit_test(what_leads_to_a_constant_is_not_much_larger),
+        cmocka_unit_test(weights_made_of_nothing_have_a_bound),
         cmocka_unit_test(a_convolution_of_constants_with_a_million_channels),
         cmocka_unit_test(outputs_without_a_name),
     };
