@@ -174,7 +174,7 @@ THREADED_TESTS := $(filter $(addprefix $(BUILD)/tests/,integration/% unit/daemon
 test-threads: ## ... those with more than one thread, under ThreadSanitizer
 	+@$(MAKE) --no-print-directory SANITIZE=thread run-threaded
 .PHONY: run-threaded
-run-threaded: export TSAN_OPTIONS = log_path=$(abspath $(BUILD))/races/race exitcode=66
+run-threaded: export TSAN_OPTIONS = log_path=$(abspath $(BUILD))/races/race exitcode=66 suppressions=$(abspath tests/tsan.supp)
 run-threaded:
 	@rm -rf $(BUILD)/races && mkdir -p $(BUILD)/races
 	$(call run_tests,$(THREADED_TESTS)); status=$$?; ! cat $(BUILD)/races/* 2>/dev/null && exit $$status
