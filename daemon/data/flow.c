@@ -303,8 +303,8 @@ static void drop(struct device *device, struct frame *frame) {
 /* The session's last credit has been spent on newest: the oldest that waits here goes, so that
  * there is one for the next. Where all the others are being worked on there is none to drop, and
  * the next one waits. */
-static void drop_for(struct device *device, const struct frame *newest) {
-    const struct origin *origin = newest->origin;
+static void drop_for(struct device *device, const struct origin *origin,
+                     const struct frame *newest) {
     struct frame *frame;
     if (!origin->is_session || !session_of(origin)->drops || origin->window.granted > 0)
         return;
@@ -609,7 +609,7 @@ void flow_frame(struct device *device, struct peer *peer, const Convoy__Frame *m
     }
     peer_grant(peer);
     flow_dispatch(device);
-    drop_for(device, frame);
+    drop_for(device, origin, frame); /* which may have been refused, and be gone */
     return;
 drop:
     buffer_unref(payload);
@@ -824,6 +824,8 @@ static void on_sent(void *arg, int status) {
         }
     }
     frame_unref(&device->flow, frame);
+    if (status == 0)
+        flow_pump(device); /* one that waits may go down this link now */
     flow_dispatch(device);
 }
 

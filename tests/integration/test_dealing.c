@@ -118,12 +118,12 @@ static void connect_replica(struct scene *scene, int i) {
     send_welcome(&scene->next[i], names[i]);
 }
 
-static void start(struct scene *scene) {
+static void start_with(struct scene *scene, const char *extra, size_t cut) {
     memset(scene, 0, sizeof(*scene));
     daemons_init(&scene->line, 3, MODEL);
-    scene->line.extra = "workers: 1\nqueue: 6\nheartbeat_ms: 20000\n";
+    scene->line.extra = extra;
     scene->line.shares[2] = true;
-    daemons_configure(&scene->line, 0, (const char *const[]){oracle_layer(&oracle, CUT)});
+    daemons_configure(&scene->line, 0, (const char *const[]){oracle_layer(&oracle, cut)});
     daemons_start(&scene->line, 0);
     for (int i = 0; i < 2; i++) {
         client_init(&scene->next[i], &oracle, 0);
@@ -136,6 +136,10 @@ static void start(struct scene *scene) {
     assert_int_equal(stage->plan.len, SHA256_SIZE);
     memcpy(scene->plan, stage->plan.data, SHA256_SIZE);
     assert_string_equal(stage->state, "waiting for pi-b or pi-c");
+}
+
+static void start(struct scene *scene) {
+    start_with(scene, "workers: 1\nqueue: 6\nheartbeat_ms: 20000\n", CUT);
 }
 
 /* A device that takes frames from here on; the credits come first, so that it has them when it is
@@ -227,6 +231,48 @@ static void a_device_without_credits_keeps_no_frame_from_the_other(void **state)
     }
     assert_int_equal(scene.next[0].frames, 0);
     client_assert_exactly_once(&scene.client, 20);
+    finish(&scene);
+}
+
+/* Until as many frames have come to pi-a, and it computes none of them any more; the others behind
+ * are neither asked nor read. */
+static void wait_settled(struct scene *scene, uint64_t frames) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    request.token = 1;
+    request.alone = true;
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
+    message.status_request = &request;
+    do {
+        const uint64_t token = ++request.token;
+        client_send(&scene->client, &message, NULL, 0);
+        while (!scene->client.status || scene->client.status->token != token) {
+            assert_true(client_read(&scene->client, 100));
+            assert_true(daemons_now_ms() < until);
+        }
+    } while (scene->client.status->stages[0]->frames_in < frames ||
+             scene->client.status->stages[0]->computing > 0);
+}
+
+/* The frames are larger than CUT's: more than the kernel takes of them come together, as many as
+ * may be written at once are, and others wait for their turn. */
+static void frames_that_wait_for_a_device_to_read_go_to_it_when_it_does(void **state) {
+    static const size_t frames = 590; /* of the 600 that a client may have here */
+    struct scene scene;
+    (void)state;
+    start_with(&scene, "workers: 1\nqueue: 200\nheartbeat_ms: 60000\nlimits: {write_ms: 600000}\n",
+               1);
+    send_credit(&scene, 0, 1000);
+    serve(&scene, 0);
+    push(&scene, frames);
+    assert_int_equal(scene.client.next, frames + 1);
+    wait_settled(&scene, frames); /* pi-b has read nothing of them, pi-c is not ready */
+    wait_frames(&scene, frames);
+    for (uint64_t sequence = 1; sequence <= frames; sequence++)
+        answer_frame(&scene.next[0], scene.client.session, sequence);
+    client_run(&scene.client, frames);
+    client_assert_exactly_once(&scene.client, frames);
     finish(&scene);
 }
 
@@ -501,6 +547,7 @@ int main(void) {
         cmocka_unit_test(equal_devices_take_turns),
         cmocka_unit_test(a_slow_device_is_sent_as_many_as_it_answers),
         cmocka_unit_test(a_device_without_credits_keeps_no_frame_from_the_other),
+        cmocka_unit_test(frames_that_wait_for_a_device_to_read_go_to_it_when_it_does),
         cmocka_unit_test(the_frames_of_a_device_that_goes_are_dealt_to_the_other_at_once),
         cmocka_unit_test(a_late_result_of_the_first_attempt_is_the_answer_and_the_second_is_none),
         cmocka_unit_test(with_both_away_the_line_waits_for_either),
