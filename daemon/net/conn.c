@@ -871,7 +871,8 @@ uint64_t conn_last_rx_us(const struct conn *conn) {
 
 void conn_excuse(struct conn *conn, uint64_t us) {
     conn->last_rx_us += us;
-    conn->stuck_since_us += us;
+    if (conn->stuck_since_us > 0) /* it has been asked about */
+        conn->stuck_since_us += us;
 }
 
 /* Changes whenever bytes have gone from our queue to the kernel's, or from there to the peer. */

@@ -325,6 +325,16 @@ static void a_peer_that_takes_nothing_for_too_long_is_stuck(void **state) {
     assert_false(conn_is_stuck(pair->conn, now_us));
 }
 
+/* The loop's thread was away before it asked for the first time. */
+static void a_connection_that_is_excused_at_its_beginning_is_not_stuck(void **state) {
+    struct pair *pair = *state;
+    const uint64_t now_us = 3600000000;
+    send_ping(pair); /* it is written when the loop comes round */
+    conn_excuse(pair->conn, 1000);
+    assert_false(conn_is_stuck(pair->conn, now_us));
+    assert_true(conn_is_stuck(pair->conn, now_us + CONN_WRITE_MS * 1000 + 1));
+}
+
 static void nothing_is_sent_before_the_handshake_is_done(void **state) {
     struct pair *pair = *state;
     char byte;
@@ -573,6 +583,7 @@ int main(void) {
         ENCRYPTED(a_peer_that_reads_no_small_message_is_closed),
         TEST(a_peer_that_takes_nothing_for_too_long_is_stuck),
         ENCRYPTED(a_peer_that_takes_nothing_for_too_long_is_stuck),
+        TEST(a_connection_that_is_excused_at_its_beginning_is_not_stuck),
         TEST(an_end_with_a_key_and_one_without_part_at_once),
         ENCRYPTED(an_end_with_a_key_and_one_without_part_at_once),
         TEST(goodbye_is_read_before_the_end),
