@@ -27,6 +27,8 @@
 #define ROUND_US      300000  /* a round is cut short after so long */
 #define SMALL_PROBES  8       /* one after the other, for latency */
 #define SMALL_BYTES   64
+#define BUSY_US       500000 /* before a device that was busy is asked again */
+#define BUSY_TRIES    20
 #define BYTES_TO_MBIT 8.0 /* bytes per microsecond to Mbit/s */
 
 struct survey {
@@ -373,6 +375,24 @@ static int open_part(struct survey *survey, const struct model *model,
     return rc;
 }
 
+static bool is_busy(const Convoy__Message *answer) {
+    return answer->body_case == CONVOY__MESSAGE__BODY_MEASURED &&
+           answer->measured->code == CONVOY__CODE__CODE_BUSY;
+}
+
+/* A plan goes before a measurement: a device that is handed one is asked again a little later. */
+static int ask_until_free(struct survey *survey, const Convoy__Message *message, struct err *err) {
+    int rc = ask(survey, message, err);
+    for (int tries = 0; rc == 0 && is_busy(survey->answer) && tries < BUSY_TRIES; tries++) {
+        uint64_t again_us = clock_us() + BUSY_US;
+        while (rc == 0 && clock_us() < again_us)
+            rc = turn(survey, err);
+        if (rc == 0)
+            rc = ask(survey, message, err);
+    }
+    return rc;
+}
+
 /* What the device has measured, into record. */
 static int take_measured(const struct survey *survey, const struct model *model,
                          struct profile_record *record, struct err *err) {
@@ -420,7 +440,7 @@ int survey_measure(struct survey *survey, const struct model *model, double seco
     message.body_case = CONVOY__MESSAGE__BODY_MEASURE;
     message.measure = &measure;
     survey->last_us = clock_us();
-    rc = ask(survey, &message, err);
+    rc = ask_until_free(survey, &message, err);
     close(survey->part_fd);
     survey->part_fd = -1;
     if (rc == 0 && survey->answer->body_case != CONVOY__MESSAGE__BODY_MEASURED)

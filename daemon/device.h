@@ -58,7 +58,7 @@ struct device {
     struct cache_usage cache_usage; /* as the last of them left it */
     struct facts facts;             /* for status */
     uint64_t facts_us;              /* when they were read; 0: not yet */
-    struct listener *listeners;
+    struct listener *listeners;     /* each begins with its uv_tcp_t */
     size_t listeners_count;
     uv_timer_t tick;
     uint64_t tick_us, last_tick_us, last_trim_us; /* period; when it last came; pool_trim() */

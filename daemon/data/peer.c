@@ -420,7 +420,8 @@ static const struct {
     {CONVOY__MESSAGE__BODY_PROBE, INGRESS, handle_probe},
 };
 
-/* The largest payload that a frame of this peer's can have under a plan that is held. */
+/* The largest payload that a frame of this peer's can have under a plan that is held. Where none
+ * is, the connection's own bound is enough: the frame is refused with the reason. */
 static size_t largest_payload(const struct peer *peer) {
     const struct planset *plans = &peer->device->plans;
     size_t most = 0;
@@ -428,7 +429,7 @@ static size_t largest_payload(const struct peer *peer) {
         if (held_is_first(plans->plans[i]) == (peer->session != NULL) &&
             plans->plans[i]->input_bytes > most)
             most = plans->plans[i]->input_bytes;
-    return most;
+    return most > 0 ? most : SIZE_MAX;
 }
 
 static Convoy__Code check_frame(struct peer *peer, const char **ret_text) {

@@ -82,7 +82,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     }
     unlink(path);
     rmdir(folder);
-    must(uv_tcp_getsockname(&device->listeners[0], (struct sockaddr *)&address, &size) == 0);
+    const uv_tcp_t *listener = (const uv_tcp_t *)(const void *)device->listeners;
+    must(uv_tcp_getsockname(listener, (struct sockaddr *)&address, &size) == 0);
     port = ntohs(address.sin_port);
     return 0;
 }
