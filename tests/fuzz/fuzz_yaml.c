@@ -15,7 +15,8 @@ static bool is_in_last_stage(const struct config *config, size_t i) {
 
 static void check(const struct config *config) {
     assert(config->node && config->threads >= 1 && config->workers >= 1 && config->queue >= 1);
-    assert(!config->key && !config->http && (!config->pipeline_count || config->model));
+    assert((!config->pipeline_count && !config->pipeline_auto) || config->model);
+    assert(!config->pipeline_auto || !config->pipeline_count);
     for (size_t i = 0; i < config->pipeline_count; i++) {
         const struct config_stage *stage = &config->pipeline[i];
         assert(stage->node && stage->address && stage->line > 0 && stage->column > 0);
@@ -35,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     check(config);
     rc = config_override(config, NULL, NULL, &err);
     assert(rc < 0 ? err.text[0] != '\0' : config->listen != NULL);
-    assert(rc < 0 || config->insecure || config_address_is_loopback(config->listen));
+    assert(rc < 0 || config->insecure || config->key || config_address_is_loopback(config->listen));
     config_free(config);
     return 0;
 }
