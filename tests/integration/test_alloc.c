@@ -5,11 +5,11 @@
  * whose malloc() and its kin fail on demand; sanitizers bring allocators of their own. */
 #include "daemon/device.h"
 #include "tests/lib/client.h"
+#include "tests/lib/code_range.h"
 #include "tests/lib/daemons.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <link.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -53,7 +53,7 @@ static void fail_by(struct faults *faults) {
 #define IS_SANITIZED false
 
 static struct faults *mine; /* NULL in the test's own process */
-static uintptr_t openblas_begin, openblas_end;
+static struct code_range openblas;
 
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
@@ -61,30 +61,14 @@ void *__libc_realloc(void *data, size_t size);
 void *__libc_memalign(size_t align, size_t size);
 void __libc_free(void *data);
 
-static int find_openblas(struct dl_phdr_info *info, size_t size, void *arg) {
-    (void)size;
-    (void)arg;
-    if (!strstr(info->dlpi_name, "openblas"))
-        return 0;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
-        if (header->p_type == PT_LOAD && (header->p_flags & PF_X)) {
-            openblas_begin = info->dlpi_addr + header->p_vaddr;
-            openblas_end = openblas_begin + header->p_memsz;
-        }
-    }
-    return 1;
-}
-
 static void fail_by(struct faults *faults) {
-    dl_iterate_phdr(find_openblas, NULL);
+    openblas = code_range_of("openblas");
     mine = faults;
 }
 
 /* caller: the address to which malloc() returns. The GEMM library cannot do without. */
 static bool must_fail(const void *caller) {
-    uintptr_t address = (uintptr_t)caller;
-    if (!mine || (address >= openblas_begin && address < openblas_end) ||
+    if (!mine || code_range_has(&openblas, caller) ||
         __atomic_load_n(&mine->until, __ATOMIC_RELAXED) < 0)
         return false;
     if (__atomic_fetch_sub(&mine->until, 1, __ATOMIC_RELAXED) != 0)

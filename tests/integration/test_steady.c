@@ -3,11 +3,11 @@
  * counted here: those of this program and of every library. */
 #include "daemon/device.h"
 #include "tests/lib/client.h"
+#include "tests/lib/code_range.h"
 #include "tests/lib/daemons.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <link.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -41,37 +41,21 @@ static void count_into(volatile uint64_t *where) {
 #define IS_SANITIZED false
 
 static volatile uint64_t *counter; /* in shared memory; NULL in the test's own process */
-static uintptr_t openblas_begin, openblas_end;
+static struct code_range openblas;
 
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *data, size_t size);
 void *__libc_memalign(size_t align, size_t size);
 
-static int find_openblas(struct dl_phdr_info *info, size_t size, void *arg) {
-    (void)size;
-    (void)arg;
-    if (!strstr(info->dlpi_name, "openblas"))
-        return 0;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
-        if (header->p_type == PT_LOAD && (header->p_flags & PF_X)) {
-            openblas_begin = info->dlpi_addr + header->p_vaddr;
-            openblas_end = openblas_begin + header->p_memsz;
-        }
-    }
-    return 1;
-}
-
 static void count_into(volatile uint64_t *where) {
-    dl_iterate_phdr(find_openblas, NULL);
+    openblas = code_range_of("openblas");
     counter = where;
 }
 
 /* caller: the address to which malloc() returns. */
 static void count(const void *caller) {
-    uintptr_t address = (uintptr_t)caller;
-    if (counter && (address < openblas_begin || address >= openblas_end))
+    if (counter && !code_range_has(&openblas, caller))
         __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
 }
 
