@@ -223,9 +223,6 @@ int devices_parse(const char *text, size_t size, const char *name, struct device
                   struct err *err) {
     struct tree tree = {.name = name};
     struct schema_file file = {.tree = &tree, .err = err};
-    if (size > CONFIG_FILE_MAX)
-        return err_set(err, -EFBIG, "%s: larger than the %u bytes that such a file may have", name,
-                       CONFIG_FILE_MAX);
     int rc = tree_parse(text, size, name, &tree, err);
     if (rc < 0)
         return rc;

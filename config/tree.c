@@ -1,5 +1,7 @@
 #include "config/tree.h"
 
+#include "config/config.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -384,6 +386,9 @@ static int check_directives(struct builder *builder) {
 
 int tree_parse(const char *text, size_t size, const char *name, struct tree *ret_tree,
                struct err *err) {
+    if (size > CONFIG_FILE_MAX)
+        return err_set(err, -EFBIG, "%s: larger than the %u bytes that such a file may have", name,
+                       CONFIG_FILE_MAX);
     int rc = tree_check_text(text, size, name, err);
     if (rc < 0)
         return rc;

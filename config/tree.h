@@ -40,7 +40,8 @@ size_t tree_bom_length(const char *text, size_t size);
  * a sentence that names the place in name. */
 int tree_check_text(const char *text, size_t size, const char *name, struct err *err);
 
-/* Parses one document; the tree is the caller's, text may go. -EINVAL with a sentence, -ENOMEM. */
+/* Parses one document; the tree is the caller's, text may go. -EFBIG above CONFIG_FILE_MAX bytes,
+ * -EINVAL with a sentence, -ENOMEM. */
 int tree_parse(const char *text, size_t size, const char *name, struct tree *ret_tree,
                struct err *err);
 void tree_fini(struct tree *tree);
