@@ -100,7 +100,7 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN_H)
 	$(call say,CC,$<) $(CC) $(CFLAGS) $(INC_$(firstword $(subst /, ,$*))) -c $< -o $@
 
 # kernels/simd/*.c are compiled once more for every instruction set beyond the architecture's baseline.
-ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 SIMD_x86_64 := avx2 avx512
 SIMD_arm := neon
 SIMD_FLAGS_avx2 := -mavx2 -mfma
@@ -142,7 +142,12 @@ $(BUILD)/convoyctl: $(BUILD)/obj/ctl/main.o $(call libs_from,ctl $(CORE))
 # tests/unit/<layer>/test_*.c and tests/integration/test_*.c: one cmocka program each. tests/kernels/: the checker.
 UNIT_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/test_*.c tests/integration/test_*.c \
   tests/kernels/test_*.c))
-TESTLIB_OBJ = $(call objects,tests/lib) $(filter-out %/write_models.o,$(call objects,tests/models))
+OWN_MALLOC_OBJ := $(BUILD)/obj/tests/lib/own_malloc.o $(BUILD)/obj/tests/lib/failing.o
+TESTLIB_OBJ = $(filter-out $(OWN_MALLOC_OBJ),$(call objects,tests/lib)) $(filter-out %/write_models.o,$(call objects,tests/models))
+# Programs that count their allocations, or let them fail.
+OWN_MALLOC_TESTS := $(addprefix $(BUILD)/tests/,unit/config/test_alloc unit/model/test_import_alloc unit/model/test_model_alloc \
+  unit/model/test_exec_memory unit/proto/test_message_memory integration/test_alloc integration/test_steady)
+$(OWN_MALLOC_TESTS): $(OWN_MALLOC_OBJ)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB_OBJ) $(call libs_from,$(LAYERS))
 	@mkdir -p $(@D)
 	$(call say,LD,$@) $(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS_ALL) $(call PKG,cmocka) -o $@

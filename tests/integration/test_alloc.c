@@ -2,11 +2,12 @@
  * while it is sent a plan, while it hands one out. Whatever that costs, it is the connection or the
  * plan of that moment: the device lives, the frames are answered once and rightly, the next attempt
  * succeeds, and nothing leaks. Devices run in processes of their own, forked from this program,
- * whose malloc() and its kin fail on demand; sanitizers bring allocators of their own. */
+ * whose malloc() fails on demand. */
 #include "daemon/device.h"
 #include "tests/lib/client.h"
 #include "tests/lib/code_range.h"
 #include "tests/lib/daemons.h"
+#include "tests/lib/own_malloc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,80 +44,29 @@ struct faults {
 
 static struct faults *all_faults; /* one for each device */
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define IS_SANITIZED true
-
-static void fail_by(struct faults *faults) {
-    (void)faults;
-}
-#else
-#define IS_SANITIZED false
-
-static struct faults *mine; /* NULL in the test's own process */
+static struct faults *mine;
 static struct code_range openblas;
 
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *data, size_t size);
-void *__libc_memalign(size_t align, size_t size);
-void __libc_free(void *data);
+/* The GEMM library cannot do without. */
+static bool on_allocation(size_t size, const void *caller) {
+    (void)size;
+    if (code_range_has(&openblas, caller) || __atomic_load_n(&mine->until, __ATOMIC_RELAXED) < 0)
+        return true;
+    if (__atomic_fetch_sub(&mine->until, 1, __ATOMIC_RELAXED) != 0)
+        return true;
+    __atomic_fetch_add(&mine->failed, 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+static void on_blocks(int change) {
+    __atomic_fetch_add(&mine->live, change, __ATOMIC_RELAXED);
+}
 
 static void fail_by(struct faults *faults) {
     openblas = code_range_of("openblas");
     mine = faults;
+    own_malloc_hooks = (struct own_malloc_hooks){on_allocation, on_blocks};
 }
-
-/* caller: the address to which malloc() returns. The GEMM library cannot do without. */
-static bool must_fail(const void *caller) {
-    if (!mine || code_range_has(&openblas, caller) ||
-        __atomic_load_n(&mine->until, __ATOMIC_RELAXED) < 0)
-        return false;
-    if (__atomic_fetch_sub(&mine->until, 1, __ATOMIC_RELAXED) != 0)
-        return false;
-    __atomic_fetch_add(&mine->failed, 1, __ATOMIC_RELAXED);
-    return true;
-}
-
-static void *counted(void *block, int blocks) {
-    if (mine && block)
-        __atomic_fetch_add(&mine->live, blocks, __ATOMIC_RELAXED);
-    return block;
-}
-
-/* Parameters are named as in <stdlib.h>. */
-void *malloc(size_t __size) {
-    return must_fail(__builtin_return_address(0)) ? NULL : counted(__libc_malloc(__size), 1);
-}
-
-void *calloc(size_t __nmemb, size_t __size) {
-    return must_fail(__builtin_return_address(0)) ? NULL
-                                                  : counted(__libc_calloc(__nmemb, __size), 1);
-}
-
-void *realloc(void *__ptr, size_t __size) {
-    return must_fail(__builtin_return_address(0)) ? NULL
-                                                  : counted(__libc_realloc(__ptr, __size), !__ptr);
-}
-
-int posix_memalign(void **__memptr, size_t __alignment, size_t __size) {
-    void *block =
-        must_fail(__builtin_return_address(0)) ? NULL : __libc_memalign(__alignment, __size);
-    if (counted(block, 1))
-        *__memptr = block;
-    return block ? 0 : ENOMEM;
-}
-
-void *aligned_alloc(size_t __alignment, size_t __size) {
-    return must_fail(__builtin_return_address(0))
-               ? NULL
-               : counted(__libc_memalign(__alignment, __size), 1);
-}
-
-void free(void *__ptr) {
-    counted(__ptr, -1);
-    __libc_free(__ptr);
-}
-#endif
 
 /* ---- the devices ----------------------------------------------------------------------------- */
 
@@ -268,7 +218,7 @@ static void a_connection_survives_every_failed_allocation(void **state) {
     int quiet = 0;
     int64_t n;
     (void)state;
-    if (IS_SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     for (int i = 0; i < WARM_UP; i++)
         visit(-1);
@@ -364,14 +314,14 @@ static void deployments_fail_at(int device) {
 
 static void handing_out_a_plan_survives_every_failed_allocation(void **state) {
     (void)state;
-    if (IS_SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     deployments_fail_at(0);
 }
 
 static void being_handed_a_plan_survives_every_failed_allocation(void **state) {
     (void)state;
-    if (IS_SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     deployments_fail_at(1);
 }

@@ -5,6 +5,7 @@
 #include "tests/lib/client.h"
 #include "tests/lib/code_range.h"
 #include "tests/lib/daemons.h"
+#include "tests/lib/own_malloc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,62 +31,21 @@
 #define GROWTH   (1u << 20)
 #define DEVICES  2
 
-/* Sanitizers bring allocators of their own. */
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define IS_SANITIZED true
-
-static void count_into(volatile uint64_t *where) {
-    (void)where;
-}
-#else
-#define IS_SANITIZED false
-
-static volatile uint64_t *counter; /* in shared memory; NULL in the test's own process */
+static volatile uint64_t *counter; /* in shared memory */
 static struct code_range openblas;
 
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *data, size_t size);
-void *__libc_memalign(size_t align, size_t size);
+static bool on_allocation(size_t size, const void *caller) {
+    (void)size;
+    if (!code_range_has(&openblas, caller))
+        __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+    return true;
+}
 
 static void count_into(volatile uint64_t *where) {
     openblas = code_range_of("openblas");
     counter = where;
+    own_malloc_hooks.on_allocation = on_allocation;
 }
-
-/* caller: the address to which malloc() returns. */
-static void count(const void *caller) {
-    if (counter && !code_range_has(&openblas, caller))
-        __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-/* Parameters are named as in <stdlib.h>. */
-void *malloc(size_t __size) {
-    count(__builtin_return_address(0));
-    return __libc_malloc(__size);
-}
-
-void *calloc(size_t __nmemb, size_t __size) {
-    count(__builtin_return_address(0));
-    return __libc_calloc(__nmemb, __size);
-}
-
-void *realloc(void *__ptr, size_t __size) {
-    count(__builtin_return_address(0));
-    return __libc_realloc(__ptr, __size);
-}
-
-int posix_memalign(void **__memptr, size_t __alignment, size_t __size) {
-    count(__builtin_return_address(0));
-    *__memptr = __libc_memalign(__alignment, __size);
-    return *__memptr ? 0 : ENOMEM;
-}
-
-void *aligned_alloc(size_t __alignment, size_t __size) {
-    count(__builtin_return_address(0));
-    return __libc_memalign(__alignment, __size);
-}
-#endif
 
 static volatile uint64_t *counters; /* one for each device */
 
@@ -163,7 +123,7 @@ static void a_thousand_frames_allocate_nothing_after_a_warm_up(void **state) {
     uint64_t allocations;
     int rounds = 0;
     (void)state;
-    if (IS_SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     client_init(&client, &oracle, line.all[0].port);
     client_connect(&client, CONVOY__ROLE__ROLE_CLIENT);
@@ -179,7 +139,7 @@ static void a_thousand_frames_allocate_nothing_after_a_warm_up(void **state) {
 }
 
 static void memory_is_flat_over_a_hundred_thousand_frames(void **state) {
-    size_t frames = IS_SANITIZED || getenv("CONVOY_TEST_QUICK") ? FLAT_FEW : FLAT;
+    size_t frames = !OWN_MALLOC || getenv("CONVOY_TEST_QUICK") ? FLAT_FEW : FLAT;
     size_t warm = frames / 10, before[DEVICES];
     struct client client;
     (void)state;
@@ -193,7 +153,7 @@ static void memory_is_flat_over_a_hundred_thousand_frames(void **state) {
     while (client.answered < frames)
         client_run(&client,
                    client.answered + frames / 20 < frames ? client.answered + frames / 20 : frames);
-    for (int i = 0; i < DEVICES && !IS_SANITIZED; i++)
+    for (int i = 0; i < DEVICES && OWN_MALLOC; i++)
         assert_true(daemons_resident(&line, i) <= before[i] + GROWTH);
     client_assert_exactly_once(&client, frames);
     client_fini(&client);

@@ -1,7 +1,8 @@
 /* Memory of stages: no allocation while frames run, and no more than a stage's own weights. */
+#include "tests/lib/code_range.h"
 #include "tests/lib/models.h"
+#include "tests/lib/own_malloc.h"
 
-#include <link.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -12,64 +13,17 @@
 
 #include <cmocka.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
-
 /* Allocations of this program, but for those of the GEMM library: on some CPUs its kernels for
  * small matrices allocate, and free, in every call. */
 static atomic_size_t allocations;
-static uintptr_t gemm_from, gemm_to;
+static struct code_range gemm;
 
-static int find_gemm(struct dl_phdr_info *info, size_t size, void *arg) {
+static bool on_allocation(size_t size, const void *caller) {
     (void)size;
-    (void)arg;
-    if (!strstr(info->dlpi_name, "blas"))
-        return 0;
-    gemm_from = info->dlpi_addr;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        uintptr_t end = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr + info->dlpi_phdr[i].p_memsz;
-        if (end > gemm_to)
-            gemm_to = end;
-    }
-    return 1;
-}
-
-#if !SANITIZED
-/* Every allocation of this program goes through these. */
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t count, size_t size);
-extern void *__libc_realloc(void *old, size_t size);
-extern void *__libc_memalign(size_t align, size_t size);
-
-static void note(const void *caller) {
-    if ((uintptr_t)caller < gemm_from || (uintptr_t)caller >= gemm_to)
+    if (!code_range_has(&gemm, caller))
         atomic_fetch_add(&allocations, 1);
+    return true;
 }
-
-void *malloc(size_t size) {
-    note(__builtin_return_address(0));
-    return __libc_malloc(size);
-}
-
-void *calloc(size_t nmemb, size_t size) {
-    note(__builtin_return_address(0));
-    return __libc_calloc(nmemb, size);
-}
-
-void *realloc(void *ptr, size_t size) {
-    note(__builtin_return_address(0));
-    return __libc_realloc(ptr, size);
-}
-
-int posix_memalign(void **memptr, size_t alignment, size_t size) {
-    note(__builtin_return_address(0));
-    *memptr = __libc_memalign(alignment, size);
-    return *memptr ? 0 : 12;
-}
-#endif
 
 static const struct models_entry *entry_of(const char *file) {
     for (const struct models_entry *entry = models_all; entry->file; entry++)
@@ -106,10 +60,11 @@ static void count_allocations(const char *file, int threads, int frames) {
 
 static void frames_allocate_nothing(void **state) {
     (void)state;
-    if (SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     size_t before = atomic_load(&allocations);
-    dl_iterate_phdr(find_gemm, NULL);
+    gemm = code_range_of("blas");
+    own_malloc_hooks.on_allocation = on_allocation;
     void *volatile block = malloc(1);
     free(block);
     assert_true(atomic_load(&allocations) > before); /* the counter works */
@@ -164,7 +119,7 @@ static void check_resident(struct model *model, size_t first, size_t last, size_
 
 static void stage_needs_its_own_weights_only(void **state) {
     (void)state;
-    if (SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     struct model *model = models_open(entry_of("mobilenet_v1_1.0_224.onnx"));
     if (!model)
@@ -179,7 +134,7 @@ static void stage_needs_its_own_weights_only(void **state) {
 /* A model of constants alone: 575 MB of weights that nobody has asked for. */
 static void opening_a_model_makes_no_weights(void **state) {
     (void)state;
-    if (SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     size_t before = resident();
     struct model *model = models_open(entry_of("light/light_vgg19.onnx"));
@@ -192,7 +147,7 @@ static void opening_a_model_makes_no_weights(void **state) {
 
 static void opening_a_model_reads_no_weights(void **state) {
     (void)state;
-    if (SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     size_t before = resident();
     struct model *model = models_open(entry_of("mobilenet_v1_1.0_224.onnx"));
@@ -206,7 +161,7 @@ static void opening_a_model_reads_no_weights(void **state) {
 
 static void weights_are_shared_between_stages(void **state) {
     (void)state;
-    if (SANITIZED)
+    if (!OWN_MALLOC)
         skip();
     struct model *model = models_open(entry_of("mobilenet_v1_1.0_224.onnx"));
     if (!model)

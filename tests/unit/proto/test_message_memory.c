@@ -1,9 +1,8 @@
 /* What the reader allocates: nothing in the steady state, nothing on mere announcement; and what it
- * does when there is nothing to be had. malloc() and its kin are replaced in this program by ones
- * that count and fail on demand; the sanitizers' own cannot be, so with them these tests are
- * skipped. */
+ * does when there is nothing to be had. */
 #include "proto/message.h"
 #include "tests/lib/messages.h"
+#include "tests/lib/own_malloc.h"
 
 // cmocka.h needs these before it.
 #include <setjmp.h>
@@ -14,12 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__)
-#define CAN_COUNT false
-#else
-#define CAN_COUNT true
-#endif
-
 static struct {
     size_t calls;   /* since the test set it to 0 */
     size_t largest; /* bytes in one call, since then */
@@ -27,53 +20,20 @@ static struct {
     ptrdiff_t live; /* blocks that are not freed */
 } counts;
 
-#if CAN_COUNT
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_realloc(void *memory, size_t size);
-void *__libc_memalign(size_t align, size_t size);
-void __libc_free(void *memory);
-
-static bool is_failing(size_t size) {
+static bool on_allocation(size_t size, const void *caller) {
+    (void)caller;
     counts.largest = size > counts.largest ? size : counts.largest;
-    return ++counts.calls == counts.fail_at;
+    return ++counts.calls != counts.fail_at;
 }
 
-static void *counted(void *memory) {
-    counts.live += memory != NULL;
-    return memory;
+static void on_blocks(int change) {
+    counts.live += change;
 }
-
-void *malloc(size_t size) {
-    return is_failing(size) ? NULL : counted(__libc_malloc(size));
-}
-
-void *calloc(size_t count, size_t size) {
-    return is_failing(count * size) ? NULL : counted(__libc_calloc(count, size));
-}
-
-void *realloc(void *memory, size_t size) {
-    if (is_failing(size))
-        return NULL;
-    return memory ? __libc_realloc(memory, size) : counted(__libc_realloc(NULL, size));
-}
-
-int posix_memalign(void **ret_memory, size_t align, size_t size) {
-    void *memory = is_failing(size) ? NULL : counted(__libc_memalign(align, size));
-    if (memory)
-        *ret_memory = memory;
-    return memory ? 0 : ENOMEM;
-}
-
-void free(void *memory) {
-    counts.live -= memory != NULL;
-    __libc_free(memory);
-}
-#endif
 
 static void need_counting(void) {
-    if (!CAN_COUNT)
+    if (!OWN_MALLOC)
         skip();
+    own_malloc_hooks = (struct own_malloc_hooks){on_allocation, on_blocks};
 }
 
 /* ---- a quiet sink: its callbacks allocate nothing -------------------------------------------- */
