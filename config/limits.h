@@ -6,8 +6,9 @@
 
 #include "config/schema.h"
 
-#define LIMITS_PLANS_MAX 16   /* upper bound of `plans` */
-#define LIMITS_PARTS_MAX 4096 /* upper bound of `parts` */
+#define LIMITS_GREETINGS_MAX 1024 /* upper bound of `greetings` */
+#define LIMITS_PLANS_MAX     16   /* of `plans` */
+#define LIMITS_PARTS_MAX     4096 /* of `parts` */
 
 struct config_limits {
     int greetings;         /* connections that have not said Hello */

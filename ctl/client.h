@@ -37,7 +37,8 @@ struct client_params {
                           */
     bool drop_oldest;    /* live pictures: when the line is full its oldest frame that waits goes */
     bool ordered;        /* client_next() keeps to the order of client_submit() */
-    uint32_t wait_ms;    /* keep trying to reach the device for so long; 0: one attempt */
+    uint32_t wait_ms;    /* keep trying to reach the device for so long; 0: one attempt (where it
+                            takes the connection and ends it without a Welcome, four) */
     uint32_t retry_ms;   /* after a connection was lost, for so long; 0: 60 s */
     uint32_t silence_ms; /* a device that says nothing for so long is gone; 0: 5 s */
 };

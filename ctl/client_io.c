@@ -16,6 +16,7 @@
 #define PING_US          1000000
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS   2000
+#define GREETING_TRIES   4  /* where the device is there, but its Welcome does not come */
 #define REFUSED_WAIT_MS  50 /* a frame refused for now; doubled with each attempt */
 #define QUEUE_AHEAD      4  /* frames handed to the socket beyond the one being written */
 #define CREDITS_MAX      (1u << 20)
@@ -439,6 +440,7 @@ static int run_connection(struct client *client, struct err *err) {
     pthread_mutex_unlock(&client->lock);
     int rc = stream_connect(client->address, CONNECT_MS, client->stop_fd, &fd, err);
     pthread_mutex_lock(&client->lock);
+    client->connected = rc == 0;
     if (rc != 0)
         return rc;
     client->stream = stream_new(fd, client->tls, &limits, &callbacks, client);
@@ -468,6 +470,16 @@ static int run_connection(struct client *client, struct err *err) {
 static bool is_passing(const struct client *client, int rc) {
     return client->retryable ||
            (rc != -ENOMEM && rc != -EPROTO && rc != -EMSGSIZE && rc != -ESTALE && rc != -EINVAL);
+}
+
+/* How often it tries in any case, however impatient its user is: a connection that ended, or was
+ * silent, before Welcome may have been one of too many, or one end was late. */
+static unsigned least_tries(const struct client *client, int rc) {
+    if (client->welcomed)
+        return 2;
+    return client->connected && (rc == -ECONNRESET || rc == -EPIPE || rc == -ETIMEDOUT)
+               ? GREETING_TRIES
+               : 1;
 }
 
 /* The pause before attempt n: doubling, with a random part so that clients do not come in step. */
@@ -511,7 +523,7 @@ void *client_thread(void *arg) {
         }
         uint64_t patience = client->welcomed ? client->params.retry_ms : client->params.wait_ms;
         uint64_t wait = pause_us(attempts++);
-        if (clock_us() + wait - lost_us > patience * 1000 && (!client->welcomed || attempts > 1))
+        if (clock_us() + wait - lost_us > patience * 1000 && attempts >= least_tries(client, rc))
             break;
         pause_between(client, wait);
     }

@@ -72,6 +72,7 @@ struct client {
     void *incoming; /* payload being read */
     bool ready;     /* Welcome has come on this connection */
     bool retryable; /* the device said Goodbye, but only for now */
+    bool connected; /* at the last attempt: somebody listens there */
 
     bool started;          /* there is a thread */
     bool finished;         /* client_finish() */

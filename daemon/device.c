@@ -506,16 +506,21 @@ static void expire_sessions(struct device *device, uint64_t now_us) {
 }
 
 /* When this thread itself did not run (a suspended machine, a starved CPU), what peers sent
- * meanwhile lies in the sockets unread: that is not their silence. */
-static void excuse_all(struct device *device, uint64_t us) {
+ * meanwhile lies in the sockets unread, be it Hello, and clients that come back wait to be
+ * accepted: that is not their silence. */
+static void excuse_all(struct device *device, uint64_t us, uint64_t now_us) {
+    struct session *session;
     struct link *link;
     struct peer *peer;
     TAILQ_FOREACH(link, &device->links, entry) {
-        if (link->conn)
-            conn_excuse(link->conn, us);
+        link_excuse(link, us);
     }
     for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
-        conn_excuse(peer_conn(peer), us);
+        peer_excuse(peer, us);
+    TAILQ_FOREACH(session, &device->sessions.list, link) {
+        uint64_t since_us = session->away_since_us + us;
+        session->away_since_us = since_us < now_us ? since_us : now_us;
+    }
 }
 
 static void on_tick(uv_timer_t *timer) {
@@ -525,7 +530,7 @@ static void on_tick(uv_timer_t *timer) {
     struct link *link;
     struct peer *peer;
     if (gap_us > 2 * device->tick_us)
-        excuse_all(device, gap_us - device->tick_us);
+        excuse_all(device, gap_us - device->tick_us, now_us);
     device->last_tick_us = now_us;
     TAILQ_FOREACH(link, &device->links, entry) {
         link_tick(link, now_us);

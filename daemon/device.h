@@ -48,6 +48,7 @@ struct device {
     struct sessions sessions;
     struct peer_list peers;
     size_t greetings, clients, upstreams; /* of peers, by role */
+    uint64_t connections;                 /* ever accepted */
     struct link_list links;
     struct status_list status_requests;
     struct recruit *recruit;        /* as one of the devices of a plan that is handed out */

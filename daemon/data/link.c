@@ -396,7 +396,7 @@ void link_tick(struct link *link, uint64_t now_us) {
     uint64_t silent_us;
     char why[64];
     if ((link->state == LINK_CONNECTING || link->state == LINK_GREETING) &&
-        now_us - link->since_us > config->limits.hello_ms * 1000) {
+        now_us > link->since_us && now_us - link->since_us > config->limits.hello_ms * 1000) {
         conn_close(link->conn, link->state == LINK_CONNECTING
                                    ? "no answer to the attempt to connect"
                                    : "no Welcome within `limits: hello_ms:`");
@@ -421,6 +421,12 @@ void link_tick(struct link *link, uint64_t now_us) {
     message.body_case = CONVOY__MESSAGE__BODY_PING;
     message.ping = &ping;
     conn_send(link->conn, &message);
+}
+
+void link_excuse(struct link *link, uint64_t us) {
+    link->since_us += us;
+    if (link->conn)
+        conn_excuse(link->conn, us);
 }
 
 double link_rate(const struct link *link, uint64_t *ret_bytes, bool *ret_is_full) {

@@ -84,6 +84,9 @@ bool link_is_ready(const struct link *link, const uint8_t id[SHA256_SIZE], size_
 /* Pings, and ends the connection of a device that is silent; every tick. */
 void link_tick(struct link *link, uint64_t now_us);
 
+/* This device's thread was away for so long: what the one behind may have said is unread. */
+void link_excuse(struct link *link, uint64_t us);
+
 /* Rate while sending, in Mbit/s; 0 when nothing was sent. All bytes, and whether the link was the
  * limit when the rate was measured. */
 double link_rate(const struct link *link, uint64_t *ret_bytes, bool *ret_is_full);

@@ -35,6 +35,7 @@ struct peer {
     enum peer_role role;
     struct session *session; /* of a client on an ingress; else NULL */
     struct origin origin;    /* of an upstream device */
+    uint64_t number;         /* in the order of connecting */
     uint64_t started_us, pinged_us;
     uint8_t announced[PLANSET_MAX][SHA256_SIZE];
     size_t announced_count;
@@ -528,30 +529,59 @@ static bool is_greeting(const struct peer *peer) {
     return peer->role == PEER_GREETING && conn_is_open(peer->conn);
 }
 
-/* Both connect from the same address. */
-static bool is_same_host(const struct peer *a, const struct peer *b) {
+/* The address without its port. */
+static size_t host_length(const char *name) {
+    const char *port = strrchr(name, ':');
+    return port ? (size_t)(port - name) : strlen(name);
+}
+
+static int compare_hosts(const struct peer *a, const struct peer *b) {
     const char *x = conn_name(a->conn), *y = conn_name(b->conn);
-    const char *x_port = strrchr(x, ':'), *y_port = strrchr(y, ':');
-    return x_port && y_port && x_port - x == y_port - y && memcmp(x, y, (size_t)(x_port - x)) == 0;
+    size_t x_length = host_length(x), y_length = host_length(y);
+    if (x_length != y_length)
+        return x_length < y_length ? -1 : 1;
+    return memcmp(x, y, x_length);
+}
+
+/* By address; those of one by age. */
+static int compare_greetings(const void *a, const void *b) {
+    const struct peer *x = *(struct peer *const *)a, *y = *(struct peer *const *)b;
+    int order = compare_hosts(x, y);
+    if (order == 0 && x->number != y->number)
+        order = x->number < y->number ? -1 : 1;
+    return order;
+}
+
+/* Of one address', by age: the oldest that has said nothing. What one has said and nobody has read
+ * yet may be its Hello; where all have, it is the oldest. */
+static struct peer *oldest_silent(struct peer *const *greetings, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!conn_has_unread(greetings[i]->conn))
+            return greetings[i];
+    return greetings[0];
 }
 
 /* Makes room among the connections that have not said Hello yet: of the address that has most of
  * them the oldest goes. So a flood of them from one machine keeps nobody else out, and one from
  * many keeps nobody out who says it at once. */
 static void drop_a_greeting(struct device *device) {
-    struct peer *peer, *other, *chosen = NULL;
-    size_t most = 0;
-    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer)) {
-        size_t count = 0;
-        for (other = peer; other && is_greeting(peer); other = peer_next(other))
-            count += is_greeting(other) && is_same_host(peer, other);
-        if (count > most) {
-            most = count;
-            chosen = peer;
+    struct peer *greetings[LIMITS_GREETINGS_MAX], **most = NULL, *peer;
+    size_t count = 0, most_count = 0, next;
+    for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
+        if (is_greeting(peer) && count < LIMITS_GREETINGS_MAX)
+            greetings[count++] = peer;
+    qsort(greetings, count, sizeof(greetings[0]), compare_greetings);
+    for (size_t i = 0; i < count; i = next) {
+        for (next = i + 1; next < count && compare_hosts(greetings[i], greetings[next]) == 0;)
+            next++;
+        if (next - i > most_count ||
+            (next - i == most_count && greetings[i]->number < most[0]->number)) {
+            most_count = next - i;
+            most = greetings + i;
         }
     }
-    if (chosen)
-        conn_close(chosen->conn, "it has not said Hello, and others came");
+    if (most)
+        conn_close(oldest_silent(most, most_count)->conn, "it has not said Hello, and others came");
 }
 
 int peer_accept(struct device *device, uv_stream_t *listener) {
@@ -563,6 +593,7 @@ int peer_accept(struct device *device, uv_stream_t *listener) {
         return -ENOMEM;
     }
     peer->device = device;
+    peer->number = device->connections++;
     peer->started_us = device_now_us();
     TAILQ_INIT(&peer->origin.frames);
     rc = conn_new(device->net, &limits, &conn_handlers, peer, &peer->conn);
@@ -600,7 +631,8 @@ void peer_tick(struct peer *peer, uint64_t now_us) {
     if (!conn_is_open(peer->conn))
         return;
     if (peer->role == PEER_GREETING) {
-        if (now_us - peer->started_us > peer->device->config->limits.hello_ms * 1000)
+        if (now_us > peer->started_us &&
+            now_us - peer->started_us > peer->device->config->limits.hello_ms * 1000)
             conn_goodbye(peer->conn, CONVOY__CODE__CODE_MALFORMED,
                          "no Hello within `limits: hello_ms:`");
         return;
@@ -622,4 +654,9 @@ void peer_tick(struct peer *peer, uint64_t now_us) {
     message.body_case = CONVOY__MESSAGE__BODY_PING;
     message.ping = &ping;
     conn_send(peer->conn, &message);
+}
+
+void peer_excuse(struct peer *peer, uint64_t us) {
+    peer->started_us += us;
+    conn_excuse(peer->conn, us);
 }

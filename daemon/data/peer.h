@@ -33,6 +33,9 @@ void peer_announce(struct peer *peer);
 /* Pings, and ends a connection that is silent or never says Hello; every tick. */
 void peer_tick(struct peer *peer, uint64_t now_us);
 
+/* This device's thread was away for so long: what the peer may have said is unread. */
+void peer_excuse(struct peer *peer, uint64_t us);
+
 struct peer *peer_next(struct peer *peer); /* in device's list */
 
 #endif

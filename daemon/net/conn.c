@@ -869,6 +869,13 @@ uint64_t conn_last_rx_us(const struct conn *conn) {
     return conn->last_rx_us;
 }
 
+bool conn_has_unread(const struct conn *conn) {
+    uv_os_fd_t fd;
+    int bytes = 0;
+    return uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
+           ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
 void conn_excuse(struct conn *conn, uint64_t us) {
     conn->last_rx_us += us;
     if (conn->stuck_since_us > 0) /* it has been asked about */

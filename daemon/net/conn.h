@@ -110,6 +110,9 @@ bool conn_is_open(const struct conn *conn);
 
 uint64_t conn_last_rx_us(const struct conn *conn); /* when bytes last came, uv_hrtime()/1000 */
 
+/* The peer has sent something that has not been read yet. */
+bool conn_has_unread(const struct conn *conn);
+
 /* Something waits to be written, and for limits.write_ms neither the kernel nor the peer's has
  * taken any of it. To be asked now and then: a change is seen when it is asked. */
 bool conn_is_stuck(struct conn *conn, uint64_t now_us);

@@ -743,9 +743,41 @@ static void script_empty_welcome(struct fake *fake) {
     fake_receive(fake);
 }
 
+/* Often enough for a client to give up. */
 static void script_hang_up(struct fake *fake) {
-    fake_accept(fake);
+    for (int tries = 0; tries < 4; tries++) {
+        fake_accept(fake);
+        fake_receive(fake);
+    }
+    close(fake->listen_fd); /* nor is it heard of again */
+    fake->listen_fd = -1;
+}
+
+static void script_hang_up_at_first(struct fake *fake) {
+    for (int tries = 0; tries < 3; tries++) {
+        fake_accept(fake);
+        CHECK(fake, fake_receive(fake).kind == CONVOY__MESSAGE__BODY_HELLO);
+    }
+    fake_greet(fake, 0, SESSION, false, 1);
+    struct got frame = fake_receive(fake);
+    fake_answer(fake, &frame);
     fake_receive(fake);
+}
+
+/* The device was late, or had too many that had not said Hello. */
+static void a_connection_closed_before_welcome_is_made_again(void **state) {
+    struct fake *fake = fake_start(script_hang_up_at_first);
+    struct client_params params = {.address = fake->address};
+    struct client *client;
+    struct err err = {{0}};
+    (void)state;
+    if (client_new(&params, &client, &err) != 0)
+        fail_msg("%s", err.text);
+    submit(client, 1);
+    expect_result(client, 1);
+    expect_end(client);
+    client_free(client);
+    fake_end(fake);
 }
 
 static void every_bad_greeting_is_a_sentence(void **state) {
@@ -864,6 +896,7 @@ int main(void) {
         cmocka_unit_test(another_model_after_a_break_is_an_error),
         cmocka_unit_test(result_of_another_name_fails_its_frame),
         cmocka_unit_test(every_bad_greeting_is_a_sentence),
+        cmocka_unit_test(a_connection_closed_before_welcome_is_made_again),
         cmocka_unit_test(nobody_there_is_said_at_once),
         cmocka_unit_test(vanished_line_is_given_up_after_a_while),
         cmocka_unit_test(cancelled_client_ends_every_wait),

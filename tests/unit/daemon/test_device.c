@@ -1,10 +1,21 @@
-/* A device whose start fails: what may still come must not hurt it. */
+/* A device in this process, whose loop runs when a test lets it: a start that fails, and a loop
+ * that was late. */
 #include "daemon/device.h"
+#include "tests/lib/client.h"
+#include "tests/lib/folder.h"
 
+#include <arpa/inet.h>
+#include <limits.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -21,8 +32,9 @@ static void on_stopped(void *arg) {
     ++*(int *)arg;
 }
 
+static const struct device_events events = {on_status, on_reloaded, on_stopped};
+
 static void signals_during_a_start_that_fails_change_nothing(void **state) {
-    static const struct device_events events = {on_status, on_reloaded, on_stopped};
     const struct device_options options = {.config_path = "/nonexistent/convoy.yaml"};
     struct device *device = NULL;
     struct err err = {""};
@@ -41,9 +53,166 @@ static void signals_during_a_start_that_fails_change_nothing(void **state) {
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+/* ---- a loop that is late --------------------------------------------------------------------- */
+
+#define MODEL   "models/fmnist_resnet.onnx"
+#define LATE_MS 900 /* several times the limits and ticks of the devices below */
+
+struct scene {
+    char folder[64], yaml[96];
+    uv_loop_t loop;
+    struct device *device;
+    int listen_fd, stopped;
+    uint16_t port;
+};
+
+static void start(struct scene *scene, const char *yaml) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t size = sizeof(address);
+    struct err err = {""};
+    memset(scene, 0, sizeof(*scene));
+    strcpy(scene->folder, "/tmp/convoy-test-XXXXXX");
+    assert_non_null(mkdtemp(scene->folder));
+    snprintf(scene->yaml, sizeof(scene->yaml), "%s/convoy.yaml", scene->folder);
+    FILE *file = fopen(scene->yaml, "we");
+    assert_non_null(file);
+    fprintf(file, "node: pi-a\nstate: state\nheartbeat_ms: 100\n%s", yaml);
+    assert_int_equal(fclose(file), 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    scene->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_true(scene->listen_fd >= 0);
+    assert_int_equal(bind(scene->listen_fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(getsockname(scene->listen_fd, (struct sockaddr *)&address, &size), 0);
+    scene->port = ntohs(address.sin_port);
+    const struct device_options options = {
+        .config_path = scene->yaml, .listen_fds = &scene->listen_fd, .listen_fds_count = 1};
+    uv_loop_init(&scene->loop);
+    if (device_start(&scene->loop, &options, &events, &scene->stopped, &scene->device, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void finish(struct scene *scene) {
+    device_drain(scene->device);
+    uv_run(&scene->loop, UV_RUN_DEFAULT);
+    assert_int_equal(scene->stopped, 1);
+    device_free(scene->device);
+    assert_int_equal(uv_loop_close(&scene->loop), 0);
+    folder_remove(scene->folder);
+}
+
+/* The device's thread does nothing for a while. */
+static void be_late(void) {
+    const struct timespec time = {.tv_nsec = LATE_MS * 1000000};
+    nanosleep(&time, NULL);
+}
+
+static void say_hello(struct client *client) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Hello hello = CONVOY__HELLO__INIT;
+    hello.version = MESSAGE_VERSION;
+    hello.node = (char *)(uintptr_t) "test";
+    hello.session = client->session;
+    message.body_case = CONVOY__MESSAGE__BODY_HELLO;
+    message.hello = &hello;
+    client_send(client, &message, NULL, 0);
+}
+
+static void open_client(struct scene *scene, struct client *client, const struct oracle *oracle) {
+    client_init(client, oracle, scene->port);
+    client_open(client);
+}
+
+/* Lets the loop run until the client has its Welcome, or its connection is closed. */
+static void run_until_welcome(struct scene *scene, struct client *client) {
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (!client->welcomed && client_read(client, 1)) {
+        uv_run(&scene->loop, UV_RUN_NOWAIT);
+        assert_true(daemons_now_ms() < until);
+    }
+}
+
+static void a_hello_that_came_while_the_device_was_late_is_heard(void **state) {
+    struct scene scene;
+    struct client client;
+    (void)state;
+    start(&scene, "limits: {hello_ms: 300}\n");
+    open_client(&scene, &client, NULL);
+    while (scene.device->greetings == 0)
+        uv_run(&scene.loop, UV_RUN_NOWAIT);
+    say_hello(&client);
+    be_late();
+    run_until_welcome(&scene, &client);
+    assert_true(client.welcomed);
+    client_fini(&client);
+    finish(&scene);
+}
+
+/* The device was late, and more have come than it keeps. */
+static void whose_hello_is_not_read_yet_gives_way_to_nobody(void **state) {
+    struct scene scene;
+    struct client says_hello, silent[2];
+    (void)state;
+    start(&scene, "limits: {greetings: 2, hello_ms: 600000}\n");
+    open_client(&scene, &says_hello, NULL);
+    say_hello(&says_hello);
+    open_client(&scene, &silent[0], NULL);
+    open_client(&scene, &silent[1], NULL);
+    run_until_welcome(&scene, &says_hello);
+    assert_true(says_hello.welcomed);
+    run_until_welcome(&scene, &silent[0]);
+    assert_true(silent[0].closed);
+    say_hello(&silent[1]);
+    run_until_welcome(&scene, &silent[1]);
+    assert_true(silent[1].welcomed);
+    client_fini(&says_hello);
+    for (int i = 0; i < 2; i++)
+        client_fini(&silent[i]);
+    finish(&scene);
+}
+
+/* It could not take the client that came back. */
+static void a_session_is_not_forgotten_while_the_device_is_late(void **state) {
+    char yaml[PATH_MAX + 128], path[PATH_MAX];
+    struct oracle oracle;
+    struct scene scene;
+    struct client client;
+    (void)state;
+    assert_non_null(realpath(MODEL, path));
+    snprintf(yaml, sizeof(yaml),
+             "model: %s\nsession_ms: 300\npipeline:\n  - {node: pi-a, address: '127.0.0.1:1'}\n",
+             path);
+    oracle_init(&oracle, path);
+    start(&scene, yaml);
+    open_client(&scene, &client, &oracle);
+    say_hello(&client);
+    run_until_welcome(&scene, &client);
+    uint64_t session = client.session;
+    client.target = 1;
+    while (client.answered == 0) {
+        client_push(&client);
+        assert_true(client_read(&client, 1));
+        uv_run(&scene.loop, UV_RUN_NOWAIT);
+    }
+    client_close(&client);
+    while (scene.device->clients > 0)
+        uv_run(&scene.loop, UV_RUN_NOWAIT);
+    client_open(&client);
+    say_hello(&client);
+    be_late();
+    run_until_welcome(&scene, &client);
+    assert_true(client.resumed);
+    assert_int_equal(client.session, session);
+    client_fini(&client);
+    finish(&scene);
+    oracle_fini(&oracle);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(signals_during_a_start_that_fails_change_nothing),
+        cmocka_unit_test(a_hello_that_came_while_the_device_was_late_is_heard),
+        cmocka_unit_test(whose_hello_is_not_read_yet_gives_way_to_nobody),
+        cmocka_unit_test(a_session_is_not_forgotten_while_the_device_is_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
