@@ -237,6 +237,27 @@ static bool may_log(struct flow *flow) {
     return flow->log_count++ < LOGS_PER_SECOND;
 }
 
+/* A refusal of this device's, in the message that carries it. */
+struct own_refusal {
+    Convoy__Refusal refusal;
+    Convoy__Message message;
+};
+
+/* text is borrowed. */
+static void refusal_fill(struct own_refusal *own, const struct device *device, uint64_t session,
+                         uint64_t sequence, Convoy__Code code, bool retry, const char *text) {
+    convoy__refusal__init(&own->refusal);
+    own->refusal.session = session;
+    own->refusal.sequence = sequence;
+    own->refusal.code = code;
+    own->refusal.retry = retry;
+    own->refusal.text = (char *)(uintptr_t)text;
+    own->refusal.node = device->config->node;
+    convoy__message__init(&own->message);
+    own->message.body_case = CONVOY__MESSAGE__BODY_REFUSAL;
+    own->message.refusal = &own->refusal;
+}
+
 static void log_refusal(struct device *device, const Convoy__Refusal *refusal, const char *peer) {
     struct flow *flow = &device->flow;
     if (may_log(flow))
@@ -263,25 +284,16 @@ static const char *origin_name(const struct origin *origin) {
 
 static void refuse(struct device *device, struct frame *frame, Convoy__Code code, bool retry,
                    const char *text) {
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__Refusal refusal = CONVOY__REFUSAL__INIT;
-    refusal.session = frame->session;
-    refusal.sequence = frame->sequence;
-    refusal.code = code;
-    refusal.retry = retry;
-    refusal.text = (char *)(uintptr_t)text;
-    refusal.node = device->config->node;
-    message.body_case = CONVOY__MESSAGE__BODY_REFUSAL;
-    message.refusal = &refusal;
+    struct own_refusal own;
+    refusal_fill(&own, device, frame->session, frame->sequence, code, retry, text);
     device->flow.stats.frames_refused++;
-    log_refusal(device, &refusal, origin_name(frame->origin));
-    answer_refusal(device, frame, &message);
+    log_refusal(device, &own.refusal, origin_name(frame->origin));
+    answer_refusal(device, frame, &own.message);
 }
 
 /* A newer frame of its session takes its place. */
 static void drop(struct device *device, struct frame *frame) {
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__Refusal refusal = CONVOY__REFUSAL__INIT;
+    struct own_refusal own;
     struct session *session = session_of(frame->origin);
     if (!session->drops_logged)
         log_warning("frames of session %016" PRIx64 " are dropped: they come faster than the line "
@@ -289,15 +301,10 @@ static void drop(struct device *device, struct frame *frame) {
                     session->id);
     session->drops_logged = true;
     device->flow.stats.frames_dropped++;
-    refusal.session = frame->session;
-    refusal.sequence = frame->sequence;
-    refusal.code = CONVOY__CODE__CODE_DROPPED;
-    refusal.text = (char *)(uintptr_t) "newer frames came before its turn did";
-    refusal.node = device->config->node;
-    message.body_case = CONVOY__MESSAGE__BODY_REFUSAL;
-    message.refusal = &refusal;
+    refusal_fill(&own, device, frame->session, frame->sequence, CONVOY__CODE__CODE_DROPPED, false,
+                 "newer frames came before its turn did");
     frame_move(frame, NULL);
-    answer_refusal(device, frame, &message);
+    answer_refusal(device, frame, &own.message);
 }
 
 /* The session's last credit has been spent on newest: the oldest that waits here goes, so that
@@ -452,19 +459,11 @@ void flow_session_attached(struct device *device, struct session *session) {
 /* Refuses a frame for which there is no struct frame; its credit has been taken and comes back. */
 static void refuse_message(struct device *device, struct peer *peer, const Convoy__Frame *message,
                            Convoy__Code code, bool retry, const char *text) {
-    Convoy__Message reply = CONVOY__MESSAGE__INIT;
-    Convoy__Refusal refusal = CONVOY__REFUSAL__INIT;
-    refusal.session = message->session;
-    refusal.sequence = message->sequence;
-    refusal.code = code;
-    refusal.retry = retry;
-    refusal.text = (char *)(uintptr_t)text;
-    refusal.node = device->config->node;
-    reply.body_case = CONVOY__MESSAGE__BODY_REFUSAL;
-    reply.refusal = &refusal;
+    struct own_refusal own;
+    refusal_fill(&own, device, message->session, message->sequence, code, retry, text);
     device->flow.stats.frames_refused++;
-    log_refusal(device, &refusal, peer_name(peer));
-    conn_send(peer_conn(peer), &reply);
+    log_refusal(device, &own.refusal, peer_name(peer));
+    conn_send(peer_conn(peer), &own.message);
     window_release(&peer_origin(peer)->window);
     peer_grant(peer);
 }

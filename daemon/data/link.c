@@ -97,12 +97,7 @@ static void handle_goodbye(struct link *link, const Convoy__Message *message) {
 }
 
 static void handle_ping(struct link *link, const Convoy__Message *message) {
-    Convoy__Message reply = CONVOY__MESSAGE__INIT;
-    Convoy__Pong pong = CONVOY__PONG__INIT;
-    pong.token = message->ping->token;
-    reply.body_case = CONVOY__MESSAGE__BODY_PONG;
-    reply.pong = &pong;
-    conn_send(link->conn, &reply);
+    conn_send_pong(link->conn, message->ping->token);
 }
 
 static void handle_pong(struct link *link, const Convoy__Message *message) {
@@ -391,8 +386,6 @@ void link_close(struct link *link) {
 
 void link_tick(struct link *link, uint64_t now_us) {
     const struct config *config = link->device->config;
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__Ping ping = CONVOY__PING__INIT;
     uint64_t silent_us;
     char why[64];
     if ((link->state == LINK_CONNECTING || link->state == LINK_GREETING) &&
@@ -417,10 +410,7 @@ void link_tick(struct link *link, uint64_t now_us) {
     if (now_us - link->pinged_us < config->heartbeat_ms * 1000 / 3)
         return;
     link->pinged_us = now_us;
-    ping.token = now_us;
-    message.body_case = CONVOY__MESSAGE__BODY_PING;
-    message.ping = &ping;
-    conn_send(link->conn, &message);
+    conn_send_ping(link->conn, now_us);
 }
 
 void link_excuse(struct link *link, uint64_t us) {

@@ -343,12 +343,7 @@ static void handle_hello(struct peer *peer, const Convoy__Message *message) {
 /* ---- messages -------------------------------------------------------------------------------- */
 
 static void handle_ping(struct peer *peer, const Convoy__Message *message) {
-    Convoy__Message reply = CONVOY__MESSAGE__INIT;
-    Convoy__Pong pong = CONVOY__PONG__INIT;
-    pong.token = message->ping->token;
-    reply.body_case = CONVOY__MESSAGE__BODY_PONG;
-    reply.pong = &pong;
-    conn_send(peer->conn, &reply);
+    conn_send_pong(peer->conn, message->ping->token);
 }
 
 static void handle_pong(struct peer *peer, const Convoy__Message *message) {
@@ -626,8 +621,6 @@ static bool is_silent(const struct peer *peer, uint64_t now_us) {
 }
 
 void peer_tick(struct peer *peer, uint64_t now_us) {
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__Ping ping = CONVOY__PING__INIT;
     if (!conn_is_open(peer->conn))
         return;
     if (peer->role == PEER_GREETING) {
@@ -650,10 +643,7 @@ void peer_tick(struct peer *peer, uint64_t now_us) {
     if (now_us - peer->pinged_us < peer->device->config->heartbeat_ms * 1000 / 3)
         return;
     peer->pinged_us = now_us;
-    ping.token = now_us;
-    message.body_case = CONVOY__MESSAGE__BODY_PING;
-    message.ping = &ping;
-    conn_send(peer->conn, &message);
+    conn_send_ping(peer->conn, now_us);
 }
 
 void peer_excuse(struct peer *peer, uint64_t us) {

@@ -812,6 +812,24 @@ void conn_goodbye(struct conn *conn, Convoy__Code code, const char *text) {
     uv_timer_start(&conn->linger, on_linger, LINGER_MS, 0);
 }
 
+void conn_send_ping(struct conn *conn, uint64_t token) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Ping ping = CONVOY__PING__INIT;
+    ping.token = token;
+    message.body_case = CONVOY__MESSAGE__BODY_PING;
+    message.ping = &ping;
+    conn_send(conn, &message);
+}
+
+void conn_send_pong(struct conn *conn, uint64_t token) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Pong pong = CONVOY__PONG__INIT;
+    pong.token = token;
+    message.body_case = CONVOY__MESSAGE__BODY_PONG;
+    message.pong = &pong;
+    conn_send(conn, &message);
+}
+
 void conn_close_on_goodbye(struct conn *conn, const Convoy__Goodbye *goodbye) {
     char why[256];
     snprintf(why, sizeof(why), "it said Goodbye: %s%s%.200s", message_code_name(goodbye->code),

@@ -88,6 +88,11 @@ const char *conn_security(struct conn *conn);
  * loop. Failures end the connection, so that callers need not look. */
 void conn_send(struct conn *conn, const Convoy__Message *message);
 
+/* The two messages that all kinds of neighbours exchange: a Ping, and the Pong that returns one's
+ * token. As conn_send(). */
+void conn_send_ping(struct conn *conn, uint64_t token);
+void conn_send_pong(struct conn *conn, uint64_t token);
+
 /* Queues a packed header and its payload, in the order of these calls. Takes the caller's reference
  * to header in every case; segments are copied, and a reference to each one's owner is held until
  * the bytes are written. done is never called from inside this function. 0; -ENOTCONN or -ENOMEM:
