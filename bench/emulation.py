@@ -21,7 +21,8 @@ PERIOD_US = 5000      # of the quota
 QUOTA_MIN_US = 1000   # the kernel's own limit
 WEIGHT = 100          # of all devices together, against a group of others, on each core
 SUBNET = "10.77.0"    # of the emulated network
-BURST_BYTES = 66 << 10  # at least one segment of the largest size that TCP hands down
+BURST_BYTES = 72 << 10  # more than the largest segment that TCP hands down, 64 KiB, with the headers of all the packets that it is cut
+                        # into: the shaper cuts up a larger one, and each packet then costs the device a timer of its own
 BURST_S = 0.004         # and what the link carries until a late timer is served
 QUEUE_S = 0.02        # what a switch port buffers
 PR_SET_PDEATHSIG = 1
@@ -143,9 +144,17 @@ class Device:
             command("tc", "-n", space, "qdisc", "replace", "dev", link, "root", "tbf", "rate", f"{mbit}mbit", "burst", burst,
                     "limit", limit)
 
+    def share(self):
+        """Of one core."""
+        return round(self.emulation.quota * self.speed, 6)
+
+    def set_speed(self, speed):
+        self.speed = speed
+        self.limit(True)
+
     def limit(self, on):
         """Puts the quota in force, or lifts it (while a daemon prepares its model, say)."""
-        self.emulation.groups.limit(self.group, self.emulation.quota * self.speed if on else None, self.emulation.saves)
+        self.emulation.groups.limit(self.group, self.share() if on else None, self.emulation.saves)
 
     def enter(self):
         """In a child: ends with the parent, joins the CPU group, stays on the device's core."""
@@ -163,6 +172,15 @@ class Device:
     def beside(self, words, **kwargs):
         """Runs a program in the device's network but outside its CPU group: what measures must not slow what is measured."""
         return subprocess.run(["ip", "netns", "exec", self.space, *words], stdin=subprocess.DEVNULL, **kwargs)
+
+    def run(self, words):
+        """Runs a program on the device, to its end. Returns what it prints."""
+        process = self.spawn(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        out, errors = process.communicate()
+        self.processes.remove(process)
+        if process.returncode != 0:
+            raise EmulationError(f"{' '.join(words)}: {errors.strip()}")
+        return out
 
     def sent_bytes(self):
         """What has left the device's port so far."""

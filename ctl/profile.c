@@ -204,12 +204,12 @@ static int print_text(const struct profile_record *record, const struct model *m
     table_free(table);
     if (rc < 0)
         return err_set(err, rc, "out of memory");
-    printf(
-        "\n%.2f ms per frame, %d side by side of %d thread%s each: %.1f frames/s (medians of %zu "
-        "frames%s)\n",
-        sum / 1e3, record->workers, record->threads, record->threads == 1 ? "" : "s",
-        sum > 0 ? 1e6 * record->workers / sum : 0, record->frames,
-        kept ? ", measured earlier: --fresh measures again" : "");
+    printf("\n%.2f ms per frame, %d side by side of %d thread%s each: %.1f frames/s (of the middle "
+           "half of %zu "
+           "frames%s)\n",
+           sum / 1e3, record->workers, record->threads, record->threads == 1 ? "" : "s",
+           sum > 0 ? 1e6 * record->workers / sum : 0, record->frames,
+           kept ? ", measured earlier: --fresh measures again" : "");
     return json_flush(stdout, err);
 }
 

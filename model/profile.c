@@ -131,35 +131,50 @@ static int run_all(struct session *session, struct worker *workers, struct err *
     return rc;
 }
 
-static int by_size(const void *a, const void *b) {
-    const float *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
+/* A frame of one worker. */
+struct sample {
+    const struct worker *worker;
+    size_t at;
+    float ns;
+};
+
+static int by_time(const void *a, const void *b) {
+    const struct sample *x = a, *y = b;
+    return (x->ns > y->ns) - (x->ns < y->ns);
 }
 
-/* The median of one row of all workers, in microseconds; room holds all their samples. */
-static double median(const struct worker *workers, int count, size_t row, float *room) {
-    size_t n = 0;
-    for (int i = 0; i < count; i++) {
-        memcpy(room + n, workers[i].samples + row * FRAMES_MAX, workers[i].count * sizeof(*room));
-        n += workers[i].count;
-    }
-    qsort(room, n, sizeof(*room), by_size);
-    return (double)(n % 2 ? room[n / 2] : (room[n / 2] + room[n / 2 - 1]) / 2) / 1e3;
+/* The mean of a row over some frames, in microseconds. */
+static double mean_us(const struct sample *samples, size_t count, size_t row) {
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += (double)samples[i].worker->samples[row * FRAMES_MAX + samples[i].at];
+    return sum / (double)count / 1e3;
 }
 
+/* The mean over the middle half of all frames, so that layers add up to a frame. What disturbs few
+ * frames does not count; what disturbs each of them in another layer, as a quota of CPU time does
+ * every few milliseconds, counts for every layer as much as it should. */
 static int sum_up(const struct session *session, const struct worker *workers,
                   struct profile *profile) {
-    float *room = calloc((size_t)session->workers * FRAMES_MAX, sizeof(*room));
+    struct sample *samples = calloc((size_t)session->workers * FRAMES_MAX, sizeof(*samples));
+    size_t count = 0;
     profile->layer_us = calloc(session->layers + 1, sizeof(*profile->layer_us));
-    int rc = room && profile->layer_us ? 0 : -ENOMEM;
-    for (size_t i = 0; rc == 0 && i < session->layers; i++)
-        profile->layer_us[i] = median(workers, session->workers, i, room);
-    if (rc == 0)
-        profile->frame_us = median(workers, session->workers, session->layers, room);
-    for (int i = 0; i < session->workers; i++)
-        profile->frames += workers[i].count;
-    free(room);
-    return rc;
+    if (!samples || !profile->layer_us) {
+        free(samples);
+        return -ENOMEM;
+    }
+    for (int w = 0; w < session->workers; w++)
+        for (size_t i = 0; i < workers[w].count; i++)
+            samples[count++] = (struct sample){
+                &workers[w], i, workers[w].samples[session->layers * FRAMES_MAX + i]};
+    qsort(samples, count, sizeof(*samples), by_time);
+    size_t left_out = count / 4, half = count - 2 * left_out;
+    for (size_t i = 0; i < session->layers; i++)
+        profile->layer_us[i] = mean_us(samples + left_out, half, i);
+    profile->frame_us = mean_us(samples + left_out, half, session->layers);
+    profile->frames = count;
+    free(samples);
+    return 0;
 }
 
 int profile_measure(struct model *model, size_t first, size_t last,

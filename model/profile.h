@@ -1,5 +1,6 @@
 /* How long each layer takes on this device, while as many frames are computed side by side as the
- * daemon would: the median of enough runs, so that a neighbour's noise does not count. */
+ * daemon would: the mean over the middle half of all frames (by their time), so that a neighbour's
+ * noise does not count, while layers add up to a frame where a quota interrupts every one. */
 #ifndef CONVOY_MODEL_PROFILE_H
 #define CONVOY_MODEL_PROFILE_H
 
@@ -17,9 +18,9 @@ struct profile_options {
 
 struct profile {
     size_t first, last;   /* layers [first, last) */
-    double *layer_us;     /* [last - first]: medians over all frames of all workers */
-    double frame_us;      /* median of a whole frame */
-    size_t frames;        /* that count */
+    double *layer_us;     /* [last - first]: means over the middle half of all frames */
+    double frame_us;      /* of a whole frame: their sum */
+    size_t frames;        /* that were measured */
     uint64_t arena_bytes; /* of one worker of this stage */
 };
 

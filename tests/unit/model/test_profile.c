@@ -4,6 +4,7 @@
 #include "tests/lib/small_model.h"
 
 #include <errno.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -55,6 +56,24 @@ static void every_layer_has_a_time_and_the_large_one_the_most(void **state) {
     model_unref(model);
 }
 
+static void layers_add_up_to_a_frame(void **state) {
+    (void)state;
+    struct model *model = open_small();
+    size_t layers = model_layers_count(model);
+    struct profile_options options = {.workers = 3, .seconds = 0.01};
+    struct profile profile;
+    struct err err = {""};
+
+    assert_int_equal(profile_measure(model, 0, layers, &options, &profile, &err), 0);
+
+    double sum = 0;
+    for (size_t i = 0; i < layers; i++)
+        sum += profile.layer_us[i];
+    assert_true(fabs(sum - profile.frame_us) < 1e-4 * sum);
+    profile_fini(&profile);
+    model_unref(model);
+}
+
 static void part_of_a_model_is_measured_by_itself(void **state) {
     (void)state;
     struct model *model = open_small();
@@ -90,6 +109,7 @@ static void measurement_that_is_stopped_says_so(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layer_has_a_time_and_the_large_one_the_most),
+        cmocka_unit_test(layers_add_up_to_a_frame),
         cmocka_unit_test(part_of_a_model_is_measured_by_itself),
         cmocka_unit_test(measurement_that_is_stopped_says_so),
     };
