@@ -132,8 +132,65 @@ static void read_firmware(const char *root, char *text, struct facts *facts) {
     facts->throttled = strtoul(text, NULL, 16) & 0xf ? FACTS_YES : FACTS_NO;
 }
 
+/* Cores' worth of time that one group allows: "QUOTA PERIOD", or in two files. INFINITY: all. */
+static double quota_of(const char *root, const char *group, bool is_first_version) {
+    char path[PATH_SIZE], text[64], *end;
+    const char *name = is_first_version ? "cpu.cfs_quota_us" : "cpu.max";
+    const char *mount = is_first_version ? "/sys/fs/cgroup/cpu" : "/sys/fs/cgroup";
+    if (snprintf(path, sizeof(path), "%s%s/%s", mount, group, name) >= (int)sizeof(path) ||
+        !read_text(root, path, text, sizeof(text)))
+        return INFINITY;
+    double quota = strtod(text, &end); /* "max" and -1 are no limit */
+    if (end == text || !(quota > 0))
+        return INFINITY;
+    if (is_first_version) {
+        snprintf(path, sizeof(path), "%s%s/cpu.cfs_period_us", mount, group);
+        end = read_text(root, path, text, sizeof(text)) ? text : end;
+    }
+    double period = strtod(end, NULL);
+    return period > 0 ? quota / period : INFINITY;
+}
+
+/* Of a group and all above it the least. group is written to. */
+static double least_quota(const char *root, char *group, bool is_first_version) {
+    double least = INFINITY;
+    for (;;) {
+        least = fmin(least, quota_of(root, group, is_first_version));
+        char *slash = strrchr(group, '/');
+        if (!slash)
+            return least;
+        *slash = '\0';
+    }
+}
+
+static bool names_cpu(char *controllers) {
+    char *rest, *name = strtok_r(controllers, ",", &rest);
+    while (name && strcmp(name, "cpu") != 0)
+        name = strtok_r(NULL, ",", &rest);
+    return name;
+}
+
+/* Lines are "NUMBER:CONTROLLERS:/group"; no controllers: version 2. */
+static double read_quota(const char *root, char *text) {
+    char *rest;
+    double least = INFINITY;
+    if (!read_text(root, "/proc/self/cgroup", text, TEXT_SIZE))
+        return least;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *controllers = strchr(line, ':');
+        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = '\0';
+        bool is_first_version = controllers[1] != '\0';
+        if (!is_first_version || names_cpu(controllers + 1))
+            least = fmin(least, least_quota(root, group, is_first_version));
+    }
+    return least;
+}
+
 void facts_read(const char *root, struct facts *ret_facts) {
-    struct facts facts = {.cores = count_cores(), .celsius = NAN};
+    struct facts facts = {.cores = count_cores(), .cpu_quota = INFINITY, .celsius = NAN};
     char *text = malloc(TEXT_SIZE);
     if (text) {
         read_cpu(root, text, &facts);
@@ -141,6 +198,7 @@ void facts_read(const char *root, struct facts *ret_facts) {
             facts.memory_bytes = read_kib(text, "MemTotal");
             facts.memory_available = read_kib(text, "MemAvailable");
         }
+        facts.cpu_quota = read_quota(root, text);
         read_thermal(root, text, &facts);
         read_firmware(root, text, &facts);
     }

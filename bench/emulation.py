@@ -45,6 +45,7 @@ class Groups:
 
     def __init__(self, name):
         self.v2 = not os.path.isdir("/sys/fs/cgroup/cpu")
+        self.home = None  # where this process has come from
         self.root = os.path.join("/sys/fs/cgroup" if self.v2 else "/sys/fs/cgroup/cpu", name)
         try:
             if self.v2:
@@ -69,22 +70,34 @@ class Groups:
         os.mkdir(path)
         return path
 
-    def limit(self, path, share, saves=True):
-        """share: of one core; None: no limit. saves: what a period leaves over, because others had the core, the next one may use."""
+    def limit(self, path, share):
+        """share: of one core; None: no limit. What a period leaves over, because others had the core, the next one may use."""
         period = max(PERIOD_US, round(QUOTA_MIN_US / share)) if share else PERIOD_US
         quota = round(share * period) if share else None
         if self.v2:
             self.put(os.path.join(path, "cpu.max.burst"), 0)
             self.put(os.path.join(path, "cpu.max"), f"{quota or 'max'} {period}")
-            self.put(os.path.join(path, "cpu.max.burst"), quota if quota and saves else 0)
+            self.put(os.path.join(path, "cpu.max.burst"), quota or 0)
         else:
             self.put(os.path.join(path, "cpu.cfs_burst_us"), 0)
             self.put(os.path.join(path, "cpu.cfs_quota_us"), -1)
             self.put(os.path.join(path, "cpu.cfs_period_us"), period)
             self.put(os.path.join(path, "cpu.cfs_quota_us"), quota or -1)
-            self.put(os.path.join(path, "cpu.cfs_burst_us"), quota if quota and saves else 0)
+            self.put(os.path.join(path, "cpu.cfs_burst_us"), quota or 0)
+
+    def join(self, name):
+        """This process, and what it starts from now on, goes into a group beside the devices', without a limit: who feeds a line must
+        not wait for what else runs on this machine."""
+        with open("/proc/self/cgroup", encoding="ascii") as file:
+            fields = [line.rstrip("\n").split(":", 2) for line in file]
+        mine = [path for _, names, path in fields if ("cpu" in names.split(",") if not self.v2 else not names)]
+        self.home = os.path.dirname(self.root) + (mine[0] if mine else "/")
+        self.put(os.path.join(self.add(name), "cgroup.procs"), os.getpid())
 
     def close(self):
+        if self.home:
+            with contextlib.suppress(OSError):
+                self.put(os.path.join(self.home, "cgroup.procs"), os.getpid())
         remove_group(self.root)
 
 
@@ -123,6 +136,7 @@ class Device:
         self.group = None
         self.mbit = None  # of its link; see shape()
         self.processes = []
+        self.ballast = None
 
     def connect(self):
         switch = self.emulation.switch
@@ -135,6 +149,7 @@ class Device:
         command("ip", "-n", self.space, "link", "set", "eth0", "up")
         self.group = self.emulation.groups.add(self.space)
         self.limit(True)
+        self.start_ballast()
 
     def shape(self, mbit):
         self.mbit = mbit
@@ -154,7 +169,7 @@ class Device:
 
     def limit(self, on):
         """Puts the quota in force, or lifts it (while a daemon prepares its model, say)."""
-        self.emulation.groups.limit(self.group, self.share() if on else None, self.emulation.saves)
+        self.emulation.groups.limit(self.group, self.share() if on else None)
 
     def enter(self):
         """In a child: ends with the parent, joins the CPU group, stays on the device's core."""
@@ -162,10 +177,20 @@ class Device:
         Groups.put(os.path.join(self.group, "cgroup.procs"), os.getpid())
         os.sched_setaffinity(0, [self.cpu])
 
+    def enter_idle(self):
+        self.enter()
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+    def start_ballast(self):
+        """A loop without end that takes what the device's programs leave of its share of the core: otherwise one that rests between
+        two frames would find its share saved up, and be faster than one that is busy. A slower core would not."""
+        self.ballast = subprocess.Popen(["sh", "-c", "while :; do :; done"], stdin=subprocess.DEVNULL, preexec_fn=self.enter_idle,
+                                        start_new_session=True)
+
     def spawn(self, words, **kwargs):
-        """Starts a process on the device; stop() ends it."""
-        process = subprocess.Popen(["ip", "netns", "exec", self.space, *words], stdin=subprocess.DEVNULL, preexec_fn=self.enter,
-                                   start_new_session=True, **kwargs)
+        """Starts a process on the device, which sees its own control group; stop() ends it."""
+        process = subprocess.Popen(["nsenter", f"--net=/run/netns/{self.space}", *words], stdin=subprocess.DEVNULL,
+                                   preexec_fn=self.enter, start_new_session=True, **kwargs)
         self.processes.append(process)
         return process
 
@@ -187,6 +212,13 @@ class Device:
         done = self.beside(["cat", "/sys/class/net/eth0/statistics/tx_bytes"], stdout=subprocess.PIPE, text=True)
         return int(done.stdout)
 
+    def close(self):
+        self.stop()
+        if self.ballast:
+            self.ballast.kill()
+            self.ballast.wait()
+        self.ballast = None
+
     def stop(self):
         for process in self.processes:
             if process.poll() is None:
@@ -201,14 +233,12 @@ class Device:
 
 
 class Emulation:
-    """speeds: one per device. quota: of one core, for speed 1. saves: a device may use later what it did not use. That makes up for what
-    others on this machine take from it, but a device that is idle in between is faster then than one that is not."""
+    """speeds: one per device. quota: of one core, for speed 1."""
 
-    def __init__(self, speeds, quota, mbit, cpus, saves=True):
+    def __init__(self, speeds, quota, mbit, cpus):
         self.name = f"convoy-bench-{os.getpid()}"
         self.switch = f"{self.name}-switch"
         self.quota = quota
-        self.saves = saves
         self.cpus = cpus
         self.spaces = []
         self.groups = None
@@ -216,6 +246,7 @@ class Emulation:
         self.message_cost = (0.0, 0.0)  # CPU time of a core: nanoseconds of a byte, microseconds of a message; who measures it sets it
         try:
             self.groups = Groups(self.name)
+            self.groups.join("beside")
             command("ip", "netns", "add", self.switch)
             self.spaces.append(self.switch)
             command("ip", "-n", self.switch, "link", "add", "switch", "type", "bridge")
@@ -240,7 +271,8 @@ class Emulation:
             device.stop()
 
     def close(self):
-        self.stop()
+        for device in self.devices:
+            device.close()
         for space in self.spaces:
             subprocess.run(["ip", "netns", "del", space], stderr=subprocess.DEVNULL)
         self.spaces = []

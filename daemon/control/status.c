@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define STAGES_MAX    CONFIG_STAGES_MAX
-#define FACTS_US      2000000
+#define FACTS_US      1000000
 #define ASKED_FOR_ALL 2 /* of the devices of the next stage: for those behind them, too */
 
 /* Who asked. */
@@ -203,6 +203,9 @@ static void fill_facts(struct device *device, uint64_t now_us, Convoy__StageStat
     stage->cpu = facts->cpu;
     stage->celsius = isnan(facts->celsius) ? 0 : facts->celsius;
     stage->throttled = facts->throttled == FACTS_YES ? 2 : facts->throttled == FACTS_NO ? 1 : 0;
+    stage->compute_ms = flow_time_us(&device->flow.stats, device->config->workers,
+                                     device->config->threads, facts->cpu_quota) /
+                        1000;
 }
 
 void status_own(struct device *device, Convoy__StageStatus *stage, char *state, size_t state_size) {
@@ -226,7 +229,6 @@ void status_own(struct device *device, Convoy__StageStatus *stage, char *state, 
     stage->computing = (uint32_t)(flow->jobs > at_workers ? flow->jobs - at_workers : 0);
     stage->workers = (uint32_t)device->config->workers;
     stage->threads = (uint32_t)device->config->threads;
-    stage->compute_ms = flow->stats.compute_us / 1000;
     stage->fps = flow_fps(flow, now_us);
     stage->overdue_ms =
         flow_overdue_us(flow->stats.compute_us, workers_longest_us(device->workers, now_us)) / 1000;

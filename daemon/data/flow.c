@@ -42,6 +42,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -715,7 +716,11 @@ void flow_dispatch(struct device *device) {
     }
 }
 
-static void count_computed(struct flow_stats *stats, const struct held *held, uint64_t compute_us) {
+static double smoothed(double average, uint64_t value) {
+    return average > 0 ? average + 0.1 * ((double)value - average) : (double)value;
+}
+
+static void count_computed(struct flow_stats *stats, const struct frame *frame) {
     uint64_t second = device_now_us() / 1000000;
     size_t slots = sizeof(stats->per_second) / sizeof(stats->per_second[0]);
     if (second - stats->second >= slots)
@@ -725,12 +730,15 @@ static void count_computed(struct flow_stats *stats, const struct held *held, ui
             stats->per_second[s % slots] = 0;
     stats->second = second;
     stats->per_second[second % slots]++;
-    if (held != stats->computed_under)
-        stats->compute_us = 0;
-    stats->computed_under = held;
-    stats->compute_us = stats->compute_us > 0
-                            ? stats->compute_us + 0.1 * ((double)compute_us - stats->compute_us)
-                            : (double)compute_us;
+    if (frame->held != stats->computed_under)
+        stats->compute_us = stats->cpu_us = 0;
+    stats->computed_under = frame->held;
+    stats->compute_us = smoothed(stats->compute_us, frame->job.compute_us);
+    stats->cpu_us = smoothed(stats->cpu_us, frame->job.cpu_us);
+}
+
+double flow_time_us(const struct flow_stats *stats, int workers, int threads, double quota) {
+    return fmax(stats->compute_us, stats->cpu_us * workers * threads / quota);
 }
 
 double flow_fps(const struct flow *flow, uint64_t now_us) {
@@ -789,7 +797,7 @@ void flow_computed(void *arg, struct frame *frame) {
     if (frame->job.is_suspect)
         note_suspect(device, frame);
     if (frame->job.rc != -EBADMSG)
-        count_computed(&flow->stats, frame->held, frame->job.compute_us);
+        count_computed(&flow->stats, frame);
     if (frame->job.rc < 0) {
         refuse(device, frame, code_of(frame->job.rc), false, frame->job.err.text);
     } else if (held_is_last(frame->held)) {

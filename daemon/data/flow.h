@@ -16,9 +16,9 @@ struct device;
 /* What this device has done; shown by status. */
 struct flow_stats {
     uint64_t frames_in, frames_out, frames_retried, frames_refused, frames_dropped, frames_suspect;
-    double compute_us;                         /* per frame, smoothed; of one plan */
-    const void *computed_under;                /* that plan, to tell it from others only */
-    uint64_t second;                           /* the newest of the next */
+    double compute_us, cpu_us;  /* per frame, smoothed; of one plan. CPU time: one thread's */
+    const void *computed_under; /* that plan, to tell it from others only */
+    uint64_t second;            /* the newest of the next */
     uint32_t per_second[FLOW_FPS_SECONDS + 1]; /* frames computed, by second modulo its length */
 };
 
@@ -102,6 +102,11 @@ void flow_session_attached(struct device *device, struct session *session);
 
 /* True when every frame has been answered, but for answers to clients that are away. */
 bool flow_is_idle(const struct device *device);
+
+/* What a frame takes a worker while all are busy: what it took lately, but no less than the CPU
+ * time of its threads by the share of quota (facts.h) that each worker then has. A device that
+ * rests between two frames finds its quota saved up, and would look faster than it is. */
+double flow_time_us(const struct flow_stats *stats, int workers, int threads, double quota);
 
 /* Frames computed per second, over the last whole seconds. */
 double flow_fps(const struct flow *flow, uint64_t now_us);

@@ -83,6 +83,7 @@ struct frame {
         char why[224];
         int rc;
         uint64_t compute_us;
+        uint64_t cpu_us; /* of the worker's own thread */
         struct err err;
     } job;
 };

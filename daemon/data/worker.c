@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 struct queue {
@@ -94,8 +95,14 @@ static void inspect(struct frame *frame) {
             is_suspect(frame->held, &frame->inputs[i], i, frame->job.why, sizeof(frame->job.why));
 }
 
+static uint64_t thread_cpu_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 static void compute(struct frame *frame, size_t index) {
-    uint64_t start_ns = uv_hrtime();
+    uint64_t start_ns = uv_hrtime(), start_cpu_us = thread_cpu_us();
     frame->job.err.text[0] = '\0';
     frame->job.is_suspect = false;
     if (frame->job.bad_values != CONFIG_IGNORE)
@@ -106,6 +113,7 @@ static void compute(struct frame *frame, size_t index) {
         frame->job.rc =
             exec_run(frame->held->execs[index], frame->inputs, frame->outputs, &frame->job.err);
     frame->job.compute_us = (uv_hrtime() - start_ns) / 1000;
+    frame->job.cpu_us = thread_cpu_us() - start_cpu_us;
 }
 
 /* An eventfd takes a write of 1 at once unless its counter is full, and the loop reads that to 0.

@@ -9,7 +9,8 @@
 
 struct workers;
 
-/* A frame has come back: job.rc, job.err, job.compute_us and its outputs are set. Loop thread. */
+/* A frame has come back: job.rc, job.err, job.compute_us, job.cpu_us and its outputs are set.
+ * Loop thread. */
 typedef void workers_done(void *arg, struct frame *frame);
 
 /* Starts count threads. done is called on the loop's thread for each frame submitted. 0, -ENOMEM,

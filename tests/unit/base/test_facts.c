@@ -56,6 +56,39 @@ static void raspberry_pi_tells_everything(void **state) {
     folder_remove(root);
 }
 
+static void least_quota_of_all_groups_is_found(void **state) {
+    char root[] = "/tmp/convoy-test-XXXXXX";
+    struct facts facts;
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    facts_read(root, &facts);
+    assert_true(isinf(facts.cpu_quota));
+
+    put(root, "/proc/self/cgroup", "0::/system.slice/convoyd.service\n");
+    put(root, "/sys/fs/cgroup/system.slice/convoyd.service/cpu.max", "max 100000\n");
+    facts_read(root, &facts);
+    assert_true(isinf(facts.cpu_quota));
+    put(root, "/sys/fs/cgroup/system.slice/cpu.max", "150000 100000\n");
+    facts_read(root, &facts);
+    assert_true(fabs(facts.cpu_quota - 1.5) < 1e-9);
+    put(root, "/sys/fs/cgroup/system.slice/convoyd.service/cpu.max", "2000 5000\n");
+    facts_read(root, &facts);
+    assert_true(fabs(facts.cpu_quota - 0.4) < 1e-9);
+
+    /* In a container its group is the root of what it sees; version 1 has two files. */
+    put(root, "/proc/self/cgroup", "12:memory:/a\n5:cpu,cpuacct:/\n4:cpuset:/b\n");
+    facts_read(root, &facts);
+    assert_true(isinf(facts.cpu_quota));
+    put(root, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+    put(root, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    facts_read(root, &facts);
+    assert_true(isinf(facts.cpu_quota));
+    put(root, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "25000\n");
+    facts_read(root, &facts);
+    assert_true(fabs(facts.cpu_quota - 0.25) < 1e-9);
+    folder_remove(root);
+}
+
 static void computer_without_firmware_tells_by_its_cooling_devices(void **state) {
     char root[] = "/tmp/convoy-test-XXXXXX";
     struct facts facts;
@@ -107,6 +140,7 @@ static void this_machine_has_cores_and_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(raspberry_pi_tells_everything),
+        cmocka_unit_test(least_quota_of_all_groups_is_found),
         cmocka_unit_test(computer_without_firmware_tells_by_its_cooling_devices),
         cmocka_unit_test(what_is_not_told_is_unknown),
         cmocka_unit_test(this_machine_has_cores_and_memory),

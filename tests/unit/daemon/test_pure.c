@@ -6,6 +6,7 @@
 #include "daemon/net/backoff.h"
 
 #include <errno.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -320,6 +321,15 @@ static void a_frame_is_overdue_after_ten_times_its_usual_time_and_a_second(void 
     assert_int_equal(flow_overdue_us(20000, 0), 0);
 }
 
+static void a_device_that_rests_is_not_faster_than_its_quota(void **state) {
+    const struct flow_stats stats = {.compute_us = 6000, .cpu_us = 4000};
+    (void)state;
+    assert_true(flow_time_us(&stats, 1, 1, INFINITY) == 6000);
+    assert_true(flow_time_us(&stats, 1, 1, 1) == 6000);
+    assert_true(fabs(flow_time_us(&stats, 1, 1, 0.4) - 10000) < 1e-6);
+    assert_true(fabs(flow_time_us(&stats, 3, 2, 2) - 12000) < 1e-6); /* six threads on two cores */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backoff_doubles_from_100_ms_to_5_s_with_jitter_below),
@@ -337,6 +347,7 @@ int main(void) {
         cmocka_unit_test(trimming_gives_back_what_nobody_needed_since_the_last_time),
         cmocka_unit_test(more_than_a_gigabyte_is_not_given),
         cmocka_unit_test(a_frame_is_overdue_after_ten_times_its_usual_time_and_a_second),
+        cmocka_unit_test(a_device_that_rests_is_not_faster_than_its_quota),
         cmocka_unit_test(a_frame_is_found_by_session_and_sequence),
         cmocka_unit_test(attempts_of_two_origins_at_one_frame_are_two),
         cmocka_unit_test(frames_that_are_over_lend_their_memory_to_new_ones),
