@@ -62,22 +62,41 @@ static inline vf vf_exp(vf x) {
 #endif
 }
 
-/* exp(-v) beside a 1 that is added to it. With AVX-512 as 2^(-v log2 e), f being the exponent's
- * distance from the next integer, 0 for the infinities: its rounding makes the relative error grow
- * with |v|, to 4e-6 at the ends of float, where there is nothing left of the one summand or the
- * other; the polynomial's is 1.1e-7. */
-static inline vf vf_exp_beside_one(vf v) {
+/* exp(-v) beside a 1 that is added to it, as 2^(-v log2 e) of relative error 1.2e-7 for small v.
+ * The exponent's rounding makes that grow with |v|, to 1e-5 at the ends of float, where there is
+ * nothing left of the one summand or the other. Infinity where v is below -88.7. */
 #if defined(__AVX512F__)
+/* Floors in steps of 1/32: the exponent is cut into whole steps, whose powers are a table in two
+ * registers, and a rest for which a parabola will do (5.3e-8). */
+static inline vf vf_exp_beside_one(vf v) {
+    static const float powers[32] __attribute__((aligned(64))) = {
+        1.0f,        1.0218972f,  1.04427385f, 1.06714046f, 1.09050775f, 1.1143868f,  1.1387887f,
+        1.1637249f,  1.1892072f,  1.21524739f, 1.24185789f, 1.26905107f, 1.29683959f, 1.32523668f,
+        1.35425568f, 1.38390994f, 1.41421366f, 1.44518089f, 1.47682619f, 1.50916445f, 1.54221094f,
+        1.5759809f,  1.61049044f, 1.64575553f, 1.68179297f, 1.71861935f, 1.75625229f, 1.79470921f,
+        1.83400822f, 1.87416768f, 1.91520667f, 1.95714426f};
+    const __m512 magic = _mm512_set1_ps(393216.0f); /* 1.5 * 2^18: the last bit is worth 1/32 */
+    __m512 exponent = (__m512)(v * -1.44269504f);
+    __m512 steps = _mm512_add_round_ps(exponent, magic, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    vf power = (vf)_mm512_permutex2var_ps(_mm512_load_ps(powers), (__m512i)steps,
+                                          _mm512_load_ps(powers + 16));
+    vf rest = (vf)_mm512_reduce_ps(exponent, 5 << 4 | _MM_FROUND_TO_NEG_INF);
+    vf p = vf_fma(rest, vf_set(0.242840609f), vf_set(0.693116526f));
+
+    return (vf)_mm512_scalef_ps((__m512)vf_fma(power * rest, p, power), exponent);
+}
+#else
+/* 2^n is made of its bits: n is at most 128, for which they are those of infinity. */
+static inline vf vf_exp_beside_one(vf v) {
     static const float c[] = {1.0f,           0.6931470037f,  0.2402224243f,
                               0.05550733581f, 0.00967151299f, 0.00132647273f};
-    vf exponent = v * -1.44269504f;
-    vf n = (vf)_mm512_roundscale_ps((__m512)exponent, _MM_FROUND_TO_NEAREST_INT);
-    vf f = (vf)_mm512_reduce_ps((__m512)exponent, _MM_FROUND_TO_NEAREST_INT);
-    return (vf)_mm512_scalef_ps((__m512)vf_poly(f, c, 6), (__m512)n);
-#else
-    return vf_exp(-v);
-#endif
+    const vf magic = vf_set(12583039.0f); /* 1.5 * 2^23, and the bias of exponents */
+    vf exponent = vf_at_most(vf_at_least(v * -1.44269504f, -126.0f), 128.0f);
+    vf biased = exponent + magic, rest = exponent - (biased - magic);
+
+    return vf_poly(rest, c, 6) * (vf)((vi)biased << 23);
 }
+#endif
 
 /* log(1 + u) for u in [0, 1], as the series of artanh; 4.5e-9. */
 static inline vf vf_log1p_unit(vf u) {

@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -194,10 +195,47 @@ static void tanh_and_erf_are_within_four_units_in_the_last_place(void **state) {
         }
 }
 
+/* exp() is cut off where floats end: nothing may be left of it, nor of the gate. */
+static void gates_are_open_or_shut_where_floats_end(void **state) {
+    static const float x[] = {-INFINITY, -FLT_MAX, -200.0f, -89.0f, 89.0f, FLT_MAX, INFINITY};
+    static const struct kn_activation sigmoid = {KN_ACT_SIGMOID, 0, 0}, silu = {KN_ACT_SILU, 0, 0};
+    enum { COUNT = sizeof(x) / sizeof(x[0]) };
+    float y[COUNT], padded[COUNT + KN_TAIL / sizeof(float)] = {0};
+
+    (void)state;
+    memcpy(padded, x, sizeof(x));
+    for (int level = 0; level < kn_simd_count(); level++) {
+        kn_simd_use(level);
+        kn_activate(&sigmoid, padded, y, COUNT, NULL);
+        for (int i = 0; i < COUNT; i++)
+            assert_true(y[i] >= 0.0f && fabsf(y[i] - (x[i] > 0)) < FLT_MIN);
+        kn_activate(&silu, padded, y, COUNT, NULL);
+        for (int i = 0; i < COUNT; i++)
+            assert_true(x[i] > 0 ? y[i] == x[i] : fabsf(y[i]) < 1e-34f);
+        assert_true(y[0] == 0.0f && y[1] == 0.0f);
+    }
+}
+
+static void small_gates_keep_their_digits(void **state) {
+    static const struct kn_activation sigmoid = {KN_ACT_SIGMOID, 0, 0};
+    float x[STEPS];
+
+    (void)state;
+    for (int i = 0; i < STEPS; i++)
+        x[i] = -80.0f * (float)i / STEPS;
+    for (int level = 0; level < kn_simd_count(); level++) {
+        kn_simd_use(level);
+        assert_true(worst_units(&sigmoid, x, STEPS / 8) < 16.0);
+        assert_true(worst_units(&sigmoid, x, STEPS) < 64.0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations_agree_with_their_definitions),
         cmocka_unit_test(activations_are_right_at_the_ends),
+        cmocka_unit_test(gates_are_open_or_shut_where_floats_end),
+        cmocka_unit_test(small_gates_keep_their_digits),
         cmocka_unit_test(tanh_and_erf_are_within_four_units_in_the_last_place),
     };
 
