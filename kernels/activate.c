@@ -8,7 +8,7 @@ void kn_act_row(const struct kn_activation *act, const float *x, float *y, ptrdi
     if (!act)
         act = &none;
     if (act->kind != KN_ACT_NONE || y != x)
-        kn_simd()->act_row(act, x, y, count);
+        kn_simd()->act_rows(act, &(struct kn_act_rows){.x = x, .y = y, .rows = 1, .count = count});
 }
 
 struct activate_job {

@@ -17,12 +17,11 @@
 #include "conv_internal.h"
 #include "packed.h"
 
-#define DEPTH_MOST   384          /* of a depth block, but for one channel with more taps */
-#define BLOCK_BYTES  (256 * 1024) /* of strips: a part of the second cache */
-#define TASKS        4            /* per thread, where there is enough work */
-#define STRIPS_FEW   2            /* of a task that only exists to keep a thread busy */
-#define ROWS_FEW     64
-#define ROWS_AT_ONCE 64 /* whose activation follows while they are in cache */
+#define DEPTH_MOST  384          /* of a depth block, but for one channel with more taps */
+#define BLOCK_BYTES (256 * 1024) /* of strips: a part of the second cache */
+#define TASKS       4            /* per thread, where there is enough work */
+#define STRIPS_FEW  2            /* of a task that only exists to keep a thread busy */
+#define ROWS_FEW    64
 
 /* How deep a depth block is. */
 struct depth {
@@ -208,23 +207,18 @@ static void multiply_depth(const struct packed_job *job, const struct packed_tas
         .ldx = pixels,
         .low = last ? job->low : -INFINITY,
         .high = last ? job->high : INFINITY,
+        .act = last && !job->bounds ? &conv->act : NULL,
     };
 
     if (job->pointwise)
         block.x = task->x + c0 * pixels + task->begin;
-    for (ptrdiff_t r = task->first; r < task->first + task->rows; r += ROWS_AT_ONCE) {
-        ptrdiff_t at = task->at + (r - task->first) * pixels;
-        block.rows = kn_min(ROWS_AT_ONCE, task->first + task->rows - r);
-        block.a = panels_of(plan, job->packed) + (size_t)task->group * group_floats(plan) +
-                  (r * all + c0 * job->depth.taps * height);
-        block.bias = first ? job->packed + task->group * (conv->oc / conv->group) + r : NULL;
-        block.residual = first && job->residual ? job->residual + at : NULL;
-        block.y = job->y + at;
-        plan->simd->multiply_block(&block);
-        block.x = NULL;
-        for (ptrdiff_t i = 0; last && !job->bounds && i < block.rows; i++)
-            kn_act_row(&conv->act, block.y + i * pixels, block.y + i * pixels, task->cols);
-    }
+    block.rows = task->rows;
+    block.a = panels_of(plan, job->packed) + (size_t)task->group * group_floats(plan) +
+              (task->first * all + c0 * job->depth.taps * height);
+    block.bias = first ? job->packed + task->group * (conv->oc / conv->group) + task->first : NULL;
+    block.residual = first && job->residual ? job->residual + task->at : NULL;
+    block.y = job->y + task->at;
+    plan->simd->multiply_block(&block);
 }
 
 static void find_task(const struct packed_job *job, int index, int thread,

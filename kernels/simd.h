@@ -14,6 +14,13 @@ struct kn_matvec {
     float alpha;
 };
 
+/* What an activation is applied to: `rows` rows of count elements, ld apart in both; y may be x. */
+struct kn_act_rows {
+    const float *x;
+    float *y;
+    ptrdiff_t rows, count, ld;
+};
+
 /* Rows of weights as a model has them, [count][depth], at any address; scale, or NULL: what each is
  * multiplied with, rounded to float. */
 struct kn_rows {
@@ -25,7 +32,8 @@ struct kn_rows {
 /* A block of y [rows][cols], ldy apart: products of packed panels of a, [depth][panel_rows] each,
  * and packed strips of b, [depth][strip_cols] each; the last panel and the last strip may be partly
  * filled, with anything. y = clamp(a * b + bias + residual), or clamp(a * b + y) without a bias. An
- * element is the sum of its products in order, then bias (or y), then residual; clamp keeps NaN. */
+ * element is the sum of its products in order, then bias (or y), then residual; clamp keeps NaN;
+ * then the activation, where there is one. */
 struct kn_block {
     ptrdiff_t rows, cols, depth;
     const float *a;
@@ -38,6 +46,7 @@ struct kn_block {
     const float *bias;     /* [rows], or NULL */
     const float *residual; /* like y, may be y; NULL: none */
     float low, high;
+    const struct kn_activation *act; /* NULL: none */
 };
 
 /* Input pixels that become columns of packed strips: for each tap, `rows` rows of `cols` pixels,
@@ -178,8 +187,8 @@ struct kn_simd {
     /* a(r, k) = a[k * ld + r]: columns are added up. */
     void (*matvec_columns)(const struct kn_matvec *m);
 
-    /* y[i] = act(x[i]), count elements; y may be x. kn_act_row() is the way in. */
-    void (*act_row)(const struct kn_activation *act, const float *x, float *y, ptrdiff_t count);
+    /* y = act(x), element by element. kn_act_row() is the way in for a single row. */
+    void (*act_rows)(const struct kn_activation *act, const struct kn_act_rows *rows);
     void (*panel_times)(const struct kn_panel *panel);
     /* Packed products: the shape of a tile, and the function. */
     int panel_rows, strip_cols;

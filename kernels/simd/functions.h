@@ -23,8 +23,7 @@ extern const struct kn_simd KN_SIMD(kn_simd_table);
 
 void KN_SIMD(kn_matvec_rows)(const struct kn_matvec *m);
 void KN_SIMD(kn_matvec_columns)(const struct kn_matvec *m);
-void KN_SIMD(kn_act_row)(const struct kn_activation *act, const float *x, float *y,
-                         ptrdiff_t count);
+void KN_SIMD(kn_act_rows)(const struct kn_activation *act, const struct kn_act_rows *rows);
 void KN_SIMD(kn_panel_times)(const struct kn_panel *p);
 void KN_SIMD(kn_multiply_block)(const struct kn_block *block);
 void KN_SIMD(kn_copy_to_strips)(const struct kn_to_strips *copy);

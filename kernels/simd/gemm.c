@@ -18,6 +18,10 @@
  * are read as fast as memory gives them. */
 #define AHEAD 1024
 
+/* Columns of a panel whose activation is done at once, or up to a strip more: they are in the first
+ * cache still, and rows are long enough for what each costs. */
+#define ACTIVE 384
+
 /* MR rows of one column. */
 typedef float vr __attribute__((vector_size(MR * 4)));
 typedef vr vr_unaligned __attribute__((aligned(4), may_alias));
@@ -52,6 +56,14 @@ struct tile {
     ptrdiff_t rows; /* of y: up to MR, or PANELS * MR */
     ptrdiff_t tail; /* columns of the last vector, up to VF_LANES */
 };
+
+/* In place; rows are ld apart. */
+static void activate(const struct kn_activation *act, float *y, ptrdiff_t rows, ptrdiff_t count,
+                     ptrdiff_t ld) {
+    const struct kn_act_rows all = {.x = y, .y = y, .rows = rows, .count = count, .ld = ld};
+
+    KN_SIMD(kn_act_rows)(act, &all);
+}
 
 INLINED vf load_part(const float *p, bool whole, ptrdiff_t count) {
     return whole ? vf_load(p) : vf_load_n(p, count);
@@ -141,8 +153,8 @@ static void (*const wide_tiles[][2])(const struct tile *) = {
 #define PANELS 2
 #endif
 
-/* A column of a panel, as finish() does a row. */
-INLINED void finish_column(const struct tile *t, vr sums, ptrdiff_t first, int column) {
+/* A column of a panel, as finish() does a row; ret has what is stored in y in the end. */
+INLINED void finish_column(const struct tile *t, vr sums, ptrdiff_t first, int column, float *ret) {
     const struct kn_block *block = t->block;
 
     for (int i = 0; i < MR && first + i < t->rows; i++) {
@@ -156,13 +168,14 @@ INLINED void finish_column(const struct tile *t, vr sums, ptrdiff_t first, int c
             sum += t->y[at];
         }
         sum = block->low > sum ? block->low : sum;
-        t->y[at] = block->high < sum ? block->high : sum;
+        ret[i] = block->high < sum ? block->high : sum;
     }
 }
 
 INLINED void narrow_tile(const struct tile *t, const int panels, const int columns) {
     const float *a = t->a, *b = t->b;
     vr sums[PANELS][NARROW] = {0};
+    float ret[NARROW][PANELS * MR] = {0};
 
     for (ptrdiff_t k = t->block->depth; k > 0; k--, a += MR, b += NR) {
 #pragma GCC unroll 4
@@ -174,7 +187,12 @@ INLINED void narrow_tile(const struct tile *t, const int panels, const int colum
     }
     for (int p = 0; p < panels; p++)
         for (int j = 0; j < columns; j++)
-            finish_column(t, sums[p][j], p * MR, j);
+            finish_column(t, sums[p][j], p * MR, j, ret[j] + p * MR);
+    if (t->block->act)
+        activate(t->block->act, ret[0], columns, t->rows, PANELS * MR);
+    for (ptrdiff_t i = 0; i < t->rows; i++)
+        for (int j = 0; j < columns; j++)
+            t->y[i * t->block->ldy + j] = ret[j][i];
 }
 
 /* Columns that are left, of one panel or of PANELS. */
@@ -225,6 +243,24 @@ static void copy_left(const struct tile *t) {
         vf_store(t->b + k * NR, vf_load(t->x + k * t->block->ldx));
 }
 
+/* Columns [0, wide) of a panel's rows, from row i on. */
+static void multiply_panel(const struct kn_block *block, ptrdiff_t i, ptrdiff_t wide) {
+    ptrdiff_t rows = kn_min(MR, block->rows - i), active = 0;
+
+    for (ptrdiff_t j = 0; j < wide; j += NR) {
+        struct tile tile = tile_at(block, i, j);
+        ptrdiff_t columns = kn_min(NR, wide - j), vectors = kn_ceil_div(columns, VF_LANES);
+        ptrdiff_t done = j + columns - active;
+        tile.rows = rows;
+        tile.tail = columns - (vectors - 1) * VF_LANES;
+        wide_tiles[vectors - 1][tile.x != NULL](&tile);
+        if (block->act && (done >= ACTIVE || j + columns == wide)) {
+            activate(block->act, block->y + i * block->ldy + active, rows, done, block->ldy);
+            active += done;
+        }
+    }
+}
+
 void KN_SIMD(kn_multiply_block)(const struct kn_block *block) {
     ptrdiff_t left = block->cols % VF_LANES, wide;
 
@@ -232,13 +268,7 @@ void KN_SIMD(kn_multiply_block)(const struct kn_block *block) {
         left = 0;
     wide = block->cols - left;
     for (ptrdiff_t i = 0; i < block->rows; i += MR)
-        for (ptrdiff_t j = 0; j < wide; j += NR) {
-            struct tile tile = tile_at(block, i, j);
-            ptrdiff_t columns = kn_min(NR, wide - j), vectors = kn_ceil_div(columns, VF_LANES);
-            tile.rows = kn_min(MR, block->rows - i);
-            tile.tail = columns - (vectors - 1) * VF_LANES;
-            wide_tiles[vectors - 1][tile.x != NULL](&tile);
-        }
+        multiply_panel(block, i, wide);
     for (ptrdiff_t i = 0, rows; left > 0 && i < block->rows; i += rows) {
         struct tile tile = tile_at(block, i, wide);
         bool all = block->rows - i > (PANELS - 1) * MR;
