@@ -48,7 +48,6 @@ static int depthwise_size(struct kn_conv_plan *plan) {
 struct depthwise_job {
     const struct kn_conv_plan *plan;
     struct kn_slide slide;
-    void (*sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
     const void *packed;
     const float *x, *residual;
     float *y;
@@ -82,13 +81,13 @@ static void run_band(const struct depthwise_job *job, ptrdiff_t n, ptrdiff_t oc,
     if (job->residual) {
         band.y = scratch + slide->bytes / sizeof(float);
         band.room = count;
-        job->sum(&band, &sum);
+        kn_simd()->slide_sum(&band, &sum);
         add(band.y, job->residual + at, job->y + at, count);
         kn_act_row(&conv->act, job->y + at, job->y + at, count);
         return;
     }
     bool done = kn_act_bounds(&conv->act, &sum.low, &sum.high);
-    job->sum(&band, &sum);
+    kn_simd()->slide_sum(&band, &sum);
     if (!done)
         kn_act_row(&conv->act, job->y + at, job->y + at, count);
 }
@@ -132,7 +131,6 @@ static void depthwise_run(const struct kn_conv_plan *plan, const void *packed, c
                                 .workspace = workspace};
 
     slide_of(conv, &job.slide);
-    job.sum = job.slide.narrow ? kn_simd()->slide_sum_narrow : kn_simd()->slide_sum;
     job.planes = kn_max(TASK_OUTPUTS / ((ptrdiff_t)conv->oh * conv->ow), 1);
     kn_parallel(threads, (int)kn_ceil_div(planes, job.planes), depthwise_task, &job);
 }

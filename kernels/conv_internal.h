@@ -25,6 +25,7 @@ struct kn_conv_algo {
                 const float *residual, float *y, void *workspace, struct kn_threads *threads);
 };
 
+extern const struct kn_conv_algo kn_conv_depthwise_lanes;
 extern const struct kn_conv_algo kn_conv_depthwise;
 extern const struct kn_conv_algo kn_conv_banded;
 extern const struct kn_conv_algo kn_conv_vector;

@@ -95,6 +95,42 @@ struct kn_slide_sum {
     float bias, low, high;
 };
 
+/* The same for as many channels at once as a vector has lanes: a pixel is a vector. A band of input
+ * rows is transposed, with its padding, into scratch [row][column][lane]. */
+struct kn_lanes {
+    const struct kn_lanes_functions *by;
+    ptrdiff_t ih, iw, oh, ow;
+    int kernel, stride;
+    ptrdiff_t pitch;       /* floats from a row of scratch to the next */
+    ptrdiff_t rows;        /* output rows of a band */
+    ptrdiff_t height;      /* rows of scratch */
+    const int32_t *places; /* of the pixels of a band, from where its first row begins */
+};
+#define KN_LANES_KERNEL_MAX 7
+
+/* As kn_slide_sum, lane by lane. */
+struct kn_lanes_sum {
+    const float *w;    /* [kernel][kernel][lanes] */
+    const float *bias; /* [lanes] */
+    float low, high;
+};
+
+/* What is done with kn_lanes, for one number of lanes. */
+struct kn_lanes_functions {
+    int lanes;
+    /* Copies `pixels` of count planes to the first count lanes of their places; the lanes behind
+     * get anything. Up to KN_TAIL bytes behind each plane's pixels are read. */
+    void (*in)(const struct kn_lanes *l, const float *x, ptrdiff_t pixels, ptrdiff_t count,
+               float *to);
+    /* `rows` rows of results, y [rows][ow][lanes]. Kernels 3, 5 and 7; the taps are added row by
+     * row, from the left. */
+    void (*sum)(const struct kn_lanes *l, const struct kn_lanes_sum *sum, ptrdiff_t rows,
+                const float *scratch, float *y);
+    /* The first count lanes of from, [pixels][lanes], to count planes. */
+    void (*out)(const struct kn_lanes *l, const float *from, ptrdiff_t pixels, ptrdiff_t count,
+                float *y);
+};
+
 /* Winograd's F(2x2, 3x3), F(4x4, 3x3) and F(2x2, 5x5): a tile of `tile` x `tile` outputs is made of
  * kernel - 1 more rows and columns of input, by 16 products instead of 36, 36 instead of 144, or 36
  * instead of 100. The points are 0, +-1 and infinity, or 0, +-3/4, +-3/2 and infinity, which halve
@@ -205,10 +241,11 @@ struct kn_simd {
     /* Kernels 3, 5 and 7. The taps are added row by row, from the left. Elements of y behind the
      * band's may be overwritten, within its room. */
     void (*slide_sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
-    void (*slide_sum_narrow)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
     /* Kernels 2 and 3: maxima, NaN above everything. */
     void (*slide_max)(const struct kn_slide_band *band);
     void (*slide_max_narrow)(const struct kn_slide_band *band);
+
+    struct kn_lanes_functions by_lanes, by_half_lanes;
 
     /* One panel of 3x3 or 5x5 kernels, up to panel_rows rows of them. */
     void (*winograd_pack)(const struct kn_rows *rows, const struct kn_winograd_weights *to);

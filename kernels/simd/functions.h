@@ -33,6 +33,12 @@ void KN_SIMD(kn_slide_fill)(const struct kn_slide *slide, const float *x, ptrdif
                             ptrdiff_t rows, float fill, bool again, float *scratch);
 void KN_SIMD(kn_slide_sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
 void KN_SIMD(kn_slide_max)(const struct kn_slide_band *band);
+void KN_SIMD(kn_lanes_in)(const struct kn_lanes *l, const float *x, ptrdiff_t pixels,
+                          ptrdiff_t count, float *to);
+void KN_SIMD(kn_lanes_sum)(const struct kn_lanes *l, const struct kn_lanes_sum *sum, ptrdiff_t rows,
+                           const float *scratch, float *y);
+void KN_SIMD(kn_lanes_out)(const struct kn_lanes *l, const float *from, ptrdiff_t pixels,
+                           ptrdiff_t count, float *y);
 void KN_SIMD(kn_winograd_in)(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
 void KN_SIMD(kn_winograd_out)(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
 void KN_SIMD(kn_qdots)(const struct kn_qdots *d);

@@ -4,13 +4,20 @@
 
 #if defined(__AVX512F__)
 /* Half a vector is enough for 7 x 7 planes. */
-void kn_slide_sum__avx2(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
 void kn_slide_max__avx2(const struct kn_slide_band *band);
 void kn_winograd_in__avx2(const struct kn_winograd *tiles, const struct kn_winograd_in *in);
 void kn_winograd_out__avx2(const struct kn_winograd *tiles, const struct kn_winograd_out *out);
+void kn_lanes_in__avx2(const struct kn_lanes *l, const float *x, ptrdiff_t pixels, ptrdiff_t count,
+                       float *to);
+void kn_lanes_sum__avx2(const struct kn_lanes *l, const struct kn_lanes_sum *sum, ptrdiff_t rows,
+                        const float *scratch, float *y);
+void kn_lanes_out__avx2(const struct kn_lanes *l, const float *from, ptrdiff_t pixels,
+                        ptrdiff_t count, float *y);
 #define NARROW(name) name##__avx2
+#define NARROW_LANES (VF_LANES / 2)
 #else
 #define NARROW(name) KN_SIMD(name)
+#define NARROW_LANES VF_LANES
 #endif
 
 const struct kn_simd KN_SIMD(kn_simd_table) = {
@@ -28,9 +35,11 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .winograd_pack = KN_SIMD(kn_winograd_pack),
     .slide_fill = KN_SIMD(kn_slide_fill),
     .slide_sum = KN_SIMD(kn_slide_sum),
-    .slide_sum_narrow = NARROW(kn_slide_sum),
     .slide_max = KN_SIMD(kn_slide_max),
     .slide_max_narrow = NARROW(kn_slide_max),
+    .by_lanes = {VF_LANES, KN_SIMD(kn_lanes_in), KN_SIMD(kn_lanes_sum), KN_SIMD(kn_lanes_out)},
+    .by_half_lanes = {NARROW_LANES, NARROW(kn_lanes_in), NARROW(kn_lanes_sum),
+                      NARROW(kn_lanes_out)},
     .winograd_in = KN_SIMD(kn_winograd_in),
     .winograd_in_narrow = NARROW(kn_winograd_in),
     .winograd_out = KN_SIMD(kn_winograd_out),

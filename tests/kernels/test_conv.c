@@ -290,6 +290,34 @@ static void random_depthwise_convolutions_agree_with_the_reference(void **state)
     }
 }
 
+/* Rows of the width, and as many channels, as are computed with channels as lanes; on every level
+ * some groups of lanes are full and some are not. */
+static void random_depthwise_convolutions_of_many_channels_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 17};
+    struct kn_conv_plan plan;
+    int by_lanes = 0;
+
+    (void)state;
+    for (int i = 0; i < 400; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.group = c.ic = c.oc = rng_int(&rng, 2, 37);
+        c.n = rng_int(&rng, 1, 2);
+        c.kh = c.kw = 3 + 2 * rng_int(&rng, 0, 2);
+        c.stride_h = c.stride_w = rng_int(&rng, 1, 2);
+        c.dil_h = c.dil_w = 1;
+        c.iw = rng_int(&rng, 1, rng_chance(&rng, 20) ? 70 : 20);
+        c.pad_top = rng_int(&rng, 0, c.kh - 1);
+        c.pad_left = rng_int(&rng, 0, c.kw - 1);
+        c.oh = random_out(&rng, c.ih, c.kh, c.stride_h, 1, 2 * c.pad_top);
+        c.ow = random_out(&rng, c.iw, c.kw, c.stride_w, 1, 2 * c.pad_left);
+        c.residual = rng_chance(&rng, 10);
+        assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+        by_lanes += strcmp(kn_conv_algo_name(&plan), "depthwise-lanes") == 0;
+        check_conv(&rng, &c);
+    }
+    assert_true(by_lanes > 200);
+}
+
 static void random_pointwise_convolutions_agree_with_the_reference(void **state) {
     struct rng rng = {.state = 3};
 
@@ -472,6 +500,9 @@ static void the_algorithm_follows_from_the_shape(void **state) {
     assert_string_equal(kn_conv_algo_name(&plan), "window");
     c.group = 4;
     assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+    assert_string_equal(kn_conv_algo_name(&plan), "depthwise-lanes");
+    c.residual = true;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
     assert_string_equal(kn_conv_algo_name(&plan), "depthwise");
     c = small;
     c.kh = c.kw = 1;
@@ -539,6 +570,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_depthwise_convolutions_agree_with_the_reference),
+        cmocka_unit_test(random_depthwise_convolutions_of_many_channels_agree_with_the_reference),
         cmocka_unit_test(random_pointwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_3x3_and_5x5_convolutions_agree_with_the_reference),
         cmocka_unit_test(windows_as_large_as_the_picture_agree_with_the_reference),
