@@ -214,20 +214,27 @@ static void band_task(void *arg, int task, int thread) {
 
 #define LANES 16
 
-/* Side by side, always in the same order. */
-static KN_CLONES float sum_plane(const float *x, ptrdiff_t count) {
-    float lanes[LANES] = {0};
-    float sum = 0.0f;
-    ptrdiff_t i = 0;
+typedef float quarter __attribute__((vector_size(LANES / 4 * sizeof(float))));
 
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++)
-            lanes[j] += x[i + j];
-    for (int j = 0; j < LANES; j++)
-        sum += lanes[j];
-    for (; i < count; i++)
-        sum += x[i];
-    return sum;
+/* Planes of count elements, one behind the other: LANES sums side by side, then halves of them
+ * added to each other until one is left, then what does not fill the lanes. */
+static KN_CLONES void average_planes(const float *x, ptrdiff_t planes, ptrdiff_t count, float *y) {
+    for (ptrdiff_t p = 0; p < planes; p++, x += count) {
+        kn_vec low = {0}, high = {0};
+        ptrdiff_t i = 0;
+        for (; i + LANES <= count; i += LANES) {
+            low += *(const kn_vec *)(x + i);
+            high += *(const kn_vec *)(x + i + LANES / 2);
+        }
+        low += high;
+        quarter four = __builtin_shufflevector(low, low, 0, 1, 2, 3) +
+                       __builtin_shufflevector(low, low, 4, 5, 6, 7);
+        four += __builtin_shufflevector(four, four, 2, 3, 0, 1);
+        float sum = four[0] + four[1];
+        for (; i < count; i++)
+            sum += x[i];
+        y[p] = sum / (float)count;
+    }
 }
 
 static KN_CLONES float max_plane(const float *x, ptrdiff_t count) {
@@ -246,14 +253,24 @@ static KN_CLONES float max_plane(const float *x, ptrdiff_t count) {
     return max;
 }
 
+#define PLANES_ELEMENTS 16384 /* of a task */
+
+static ptrdiff_t whole_planes_of_task(const struct kn_pool *pool) {
+    return kn_max(1, PLANES_ELEMENTS / kn_max(1, (ptrdiff_t)pool->ih * pool->iw));
+}
+
 static void plane_task(void *arg, int task, int thread) {
     const struct pool_job *job = arg;
     ptrdiff_t count = (ptrdiff_t)job->pool->ih * job->pool->iw;
-    const float *x = job->x + task * count;
+    ptrdiff_t first = task * whole_planes_of_task(job->pool);
+    ptrdiff_t planes = kn_min(whole_planes_of_task(job->pool), job->pool->planes - first);
+    const float *x = job->x + first * count;
 
     (void)thread;
-    job->y[task] =
-        job->pool->kind == KN_POOL_MAX ? max_plane(x, count) : sum_plane(x, count) / (float)count;
+    if (job->pool->kind != KN_POOL_MAX)
+        average_planes(x, planes, count, job->y + first);
+    for (ptrdiff_t p = 0; job->pool->kind == KN_POOL_MAX && p < planes; p++)
+        job->y[first + p] = max_plane(x + p * count, count);
 }
 
 static bool is_whole_plane(const struct kn_pool *pool) {
@@ -329,6 +346,7 @@ void kn_pool(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_
 
     if (!ret_index && is_whole_plane(pool)) {
         task = plane_task;
+        tasks = (int)kn_ceil_div(pool->planes, whole_planes_of_task(pool));
     } else if (!ret_index && slide_of(pool, &slide)) {
         task = slide_task;
         tasks = (int)kn_ceil_div(pool->planes, planes_of_task(pool));

@@ -119,6 +119,28 @@ static void the_usual_maxima_agree_with_the_reference(void **state) {
     }
 }
 
+/* Windows that are the whole plane: more planes than one task takes, the last task not full. */
+static void whole_planes_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 34};
+
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        struct kn_pool p = {.kind = i % 3 ? KN_POOL_AVERAGE : KN_POOL_MAX,
+                            .ih = rng_int(&rng, 1, 15),
+                            .iw = rng_int(&rng, 1, 15),
+                            .oh = 1,
+                            .ow = 1,
+                            .stride_h = 1,
+                            .stride_w = 1,
+                            .dil_h = 1,
+                            .dil_w = 1};
+        p.kh = p.ih;
+        p.kw = p.iw;
+        p.planes = rng_int(&rng, 1, 50000) / (p.ih * p.iw) + 1;
+        check_pool_against_ref(&rng, &p, false);
+    }
+}
+
 static void nan_wins_the_maximum(void **state) {
     struct rng rng = {.state = 32};
 
@@ -194,6 +216,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_pools_agree_with_the_reference),
         cmocka_unit_test(the_usual_maxima_agree_with_the_reference),
+        cmocka_unit_test(whole_planes_agree_with_the_reference),
         cmocka_unit_test(nan_wins_the_maximum),
         cmocka_unit_test(cells_beyond_the_padding_do_not_count),
         cmocka_unit_test(padded_cells_count_when_asked),
