@@ -238,11 +238,16 @@ static int allocate(struct reach *reach) {
     reach->used = calloc(kinds + 1, sizeof(*reach->used));
     reach->work = calloc(layers + 1, sizeof(*reach->work));
     reach->reached = calloc(reach->states * reach->words, sizeof(*reach->reached));
-    return reach->memory_far && reach->level && reach->level_before && reach->begin_before &&
-                   reach->previous_wider && reach->cuts && reach->ends && reach->used &&
-                   reach->work && reach->reached
-               ? make_groups(reach)
-               : -ENOMEM;
+    if (!reach->memory_far || !reach->level || !reach->level_before || !reach->begin_before ||
+        !reach->previous_wider || !reach->cuts || !reach->ends || !reach->used || !reach->work ||
+        !reach->reached)
+        return -ENOMEM;
+    int rc = make_groups(reach);
+    if (rc < 0 || reach->max_replicas > 1)
+        return rc;
+    reach->tops = calloc(reach->states, sizeof(*reach->tops));
+    reach->farthest = calloc((reach->groups_count + 1) * layers, sizeof(*reach->farthest));
+    return reach->tops && reach->farthest ? 0 : -ENOMEM;
 }
 
 int reach_new(const struct cost *cost, size_t max_replicas, struct reach **ret_reach,
@@ -310,6 +315,8 @@ void reach_free(struct reach *reach) {
         ends_fini(&reach->ends[k]);
     free(reach->ends);
     free(reach->reached);
+    free(reach->tops);
+    free(reach->farthest);
     free(reach->used);
     free(reach->work);
     free(reach);
@@ -402,6 +409,31 @@ static void set_levels(struct reach *reach) {
     }
 }
 
+/* Whether each cut where anybody may start replaces all before it: as where all ports are equal, or
+ * no limit, and messages cost nothing. */
+static bool find_single(const struct reach *reach) {
+    for (size_t k = 0; k < reach->kinds_count; k++)
+        if (reach->ends[k].order)
+            return false;
+    for (size_t i = 0; i < reach->layers; i++)
+        if (reach->level[i] && reach->previous_wider[i] != UINT32_MAX)
+            return false;
+    return reach->tops;
+}
+
+static void set_farthest(struct reach *reach) {
+    for (size_t g = 0; g < reach->groups_count; g++) {
+        const struct reach_window *window = &reach->groups[g].window;
+        uint32_t *farthest = reach->farthest + g * reach->layers, end = 0, passed = 0;
+        for (uint32_t i = 0; i < reach->layers; i++) {
+            for (; passed < reach->layers && passed <= window->far[i]; passed++)
+                if (reach_has(window->out, passed) && reach->level[passed])
+                    end = passed;
+            farthest[i] = reach_has(window->in, i) && end > i ? end : 0;
+        }
+    }
+}
+
 void reach_set_period(struct reach *reach, double period_us) {
     reach->period_us = period_us;
     for (size_t k = 0; k < reach->kinds_count; k++)
@@ -418,6 +450,9 @@ void reach_set_period(struct reach *reach, double period_us) {
             group->window.last_out = window_of(reach, group->kinds[0], 1)->last_out;
     }
     set_levels(reach);
+    reach->is_single = find_single(reach);
+    if (reach->is_single)
+        set_farthest(reach);
 }
 
 /* ---- the decision ------------------------------------------------------------------------------
@@ -666,11 +701,51 @@ static int trace(struct reach *reach, const struct finish *finish, struct cost_l
     return 1;
 }
 
+/* Adds where the only cut of a state leads to. True when it leads to the end. */
+static bool expand_top(struct reach *reach, size_t state, struct finish *finish) {
+    uint32_t top = reach->tops[state];
+    if (reach->work[top] < reach->work[reach->layers] - work_left(reach))
+        return false;
+    for (size_t g = 0; g < reach->groups_count; g++) {
+        const struct reach_group *group = &reach->groups[g];
+        if (!group_fits(reach, group))
+            continue;
+        if (ends(reach, &group->window, top)) {
+            *finish = (struct finish){.state = state, .cut = top, .group = group};
+            return true;
+        }
+        uint32_t *to = reach->tops + state + group->stride;
+        uint32_t end = reach->farthest[g * reach->layers + top];
+        *to = end > *to ? end : *to;
+    }
+    return false;
+}
+
+/* The decision where is_single. */
+static int find_line_by_tops(struct reach *reach, struct cost_line **ret_line) {
+    struct finish finish = {.cut = 0};
+    uint32_t top = drop_replaced(reach, reach->reached);
+    memset(reach->tops, 0, reach->states * sizeof(*reach->tops));
+    reach->tops[0] = top == UINT32_MAX ? 0 : top;
+    for (size_t state = 0; state < reach->states; state++) {
+        if (reach->tops[state] && expand_top(reach, state, &finish)) {
+            for (size_t s = 0; s <= state; s++)
+                if (reach->tops[s])
+                    put(reach->reached + s * reach->words, reach->tops[s], true);
+            return trace(reach, &finish, ret_line);
+        }
+        count_on(reach);
+    }
+    return 0;
+}
+
 int reach_find_line(struct reach *reach, struct cost_line **ret_line) {
     struct finish finish = {.cut = 0};
     if (reach->ingress.far[0] == reach->layers)
         return trace(reach, &finish, ret_line);
     start(reach);
+    if (reach->is_single)
+        return find_line_by_tops(reach, ret_line);
     for (size_t state = 0; state < reach->states; state++) {
         uint32_t top = drop_replaced(reach, reach->reached + state * reach->words);
         if (top != UINT32_MAX && expand(reach, state, top, &finish))

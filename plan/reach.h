@@ -54,8 +54,12 @@ struct reach {
     uint32_t *cuts;           /* [layers]: scratch */
     uint64_t *reached;        /* [states][words] */
     size_t states;
-    double *work; /* [layers + 1]: of the layers before i, the mean of all devices */
-    size_t *used; /* [kinds]: scratch */
+    bool is_single;     /* of each state's cuts only the highest counts, and no group has several */
+    uint32_t *tops;     /* [states]: that cut; 0: none */
+    uint32_t *farthest; /* [groups][layers]: from a cut to the highest one that it leads to; 0: to
+                           none. Both NULL where stages may be shared */
+    double *work;       /* [layers + 1]: of the layers before i, the mean of all devices */
+    size_t *used;       /* [kinds]: scratch */
 };
 
 /* -E2BIG with a sentence when there are too many kinds, -ENOMEM. */
