@@ -20,7 +20,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-pr
 HARDENING := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
 WERROR ?=
 CFLAGS ?= -O2 -g
-override CFLAGS += -std=gnu11 $(WARNINGS) $(WERROR) -fno-math-errno -ffp-contract=off -pthread -D_GNU_SOURCE -MMD -MP \
+override CFLAGS += -std=gnu11 $(WARNINGS) $(WERROR) -fno-math-errno -ffp-contract=off -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -MMD -MP \
   -DCONVOY_VERSION='"$(or $(VERSION),0.0.0)"'
 ifeq ($(SANITIZE),)
 override CFLAGS += $(HARDENING)
@@ -209,6 +209,8 @@ soak: ## Clients that come, go and misbehave for SOAK_S seconds; memory and desc
 # and what they do does not depend on the CPU. CROSS_TESTS names other programs below tests/.
 CROSS_TRIPLET_arm64 := aarch64-linux-gnu
 CROSS_QEMU_arm64 := qemu-aarch64
+CROSS_TRIPLET_armhf := arm-linux-gnueabihf
+CROSS_QEMU_armhf := qemu-arm
 CROSS_TESTS ?= $(patsubst tests/%.c,%,$(wildcard tests/kernels/test_*.c tests/unit/base/test_*.c tests/unit/kernels/test_*.c \
   tests/unit/proto/test_*.c tests/unit/model/test_ops_*.c tests/unit/model/test_half.c tests/unit/model/test_dynamic.c \
   tests/unit/model/test_graph.c tests/unit/model/test_passes.c tests/unit/model/test_traps.c))
@@ -222,9 +224,11 @@ define test_cross =
 	@CONVOY_TEST_QUICK=1 scripts/run-tests --logs $(BUILD)/$(1)/test-logs \
 	  --under '$(CROSS_QEMU_$(1)) -L $(abspath $(BUILD)/root-$(1))' $(RUN_TESTS_FLAGS) $(CROSS_TESTS:%=$(BUILD)/$(1)/tests/%)
 endef
-.PHONY: test-arm64
+.PHONY: test-arm64 test-armhf
 test-arm64: ## The tests of kernels and models, built for 64-bit ARM (NEON), run by qemu-user (minutes)
 	$(call test_cross,arm64)
+test-armhf: ## ... for 32-bit ARM
+	$(call test_cross,armhf)
 
 # ONNX's own backend test data through importer and executor: a table per operator, and the counts in the last line.
 .PHONY: conformance
@@ -323,7 +327,7 @@ lint: ## Format, clang-tidy, headers, layer order, scripts, man pages (installs 
 lint-all: $(SOURCES:%.c=$(BUILD)/lint/%.tidy) $(HEADERS:%.h=$(BUILD)/lint/%.alone)
 $(BUILD)/lint/%.tidy: $(BUILD)/obj/%.o .clang-tidy
 	@mkdir -p $(@D)
-	$(call say,TIDY,$*.c) clang-tidy-14 --quiet --warnings-as-errors='*' $*.c -- -std=gnu11 -pthread -D_GNU_SOURCE -DCONVOY_VERSION='""' \
+	$(call say,TIDY,$*.c) clang-tidy-14 --quiet --warnings-as-errors='*' $*.c -- -std=gnu11 -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DCONVOY_VERSION='""' \
 	  $(INC_$(call layer_of,$*)) 2>&1 | { ! grep -Ev '^[0-9]+ warnings? (generated|treated as)'; }
 	@touch $@
 $(BUILD)/lint/%.alone: %.h $(BUILD)/flags | $(GEN_H)

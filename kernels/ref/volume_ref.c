@@ -135,7 +135,7 @@ static void see(const struct kn_pool3 *p, const void *x, ptrdiff_t plane, const 
     w->inside++;
     int64_t first = (int64_t)plane * p->in[0] * p->in[1] * p->in[2];
     int64_t flat = first + ((int64_t)at[0] * p->in[1] + at[1]) * p->in[2] + at[2];
-    double v = number_at(p->type, x, flat);
+    double v = number_at(p->type, x, (ptrdiff_t)flat);
     w->sum += p->kind == KN_POOL_LP ? pow(fabs(v), (double)p->p) : v;
     if (w->max_at >= 0 && !(v > w->max || isnan(v)))
         return;

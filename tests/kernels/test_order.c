@@ -44,33 +44,34 @@ static void set(struct rng *rng, enum kn_type type, void *x, size_t i) {
             (char *)x + i * size_of(type), 1);
 }
 
-static long double get(enum kn_type type, const void *x, size_t i) {
-    int64_t number;
+/* For types that double has all numbers of. */
+static double get(enum kn_type type, const void *x, size_t i) {
+    double number;
 
-    if (type == KN_FLOAT)
-        return (long double)((const float *)x)[i];
-    if (type == KN_DOUBLE)
-        return (long double)((const double *)x)[i];
-    kn_cast(type, KN_INT64, (const char *)x + i * size_of(type), &number, 1);
-    return type == KN_UINT64 ? (long double)(uint64_t)number : (long double)number;
+    kn_cast(type, KN_DOUBLE, (const char *)x + i * size_of(type), &number, 1);
+    return number;
 }
 
-/* a comes before b among the largest: NaN is larger than everything. */
-static bool larger(long double a, long double b) {
-    return isnan(a) ? !isnan(b) : a > b;
+/* Element a comes before element b among the largest: NaN is larger than everything. */
+static bool larger(enum kn_type type, const void *x, size_t a, size_t b) {
+    if (type == KN_INT64)
+        return ((const int64_t *)x)[a] > ((const int64_t *)x)[b];
+    if (type == KN_UINT64)
+        return ((const uint64_t *)x)[a] > ((const uint64_t *)x)[b];
+    double v = get(type, x, a), w = get(type, x, b);
+    return isnan(v) ? !isnan(w) : v > w;
 }
 
 /* How many elements of the line come before element i. */
 static size_t rank_of(enum kn_type type, const void *x, size_t from, size_t axis, size_t inner,
                       size_t i, bool smallest, bool last) {
-    size_t rank = 0;
-    long double v = get(type, x, from + i * inner);
+    size_t rank = 0, at = from + i * inner;
 
     for (size_t j = 0; j < axis; j++) {
-        long double w = get(type, x, from + j * inner);
-        bool before = smallest ? larger(v, w) : larger(w, v);
-        bool equal = !larger(v, w) && !larger(w, v);
-        rank += before || (equal && (last ? j > i : j < i));
+        size_t other = from + j * inner;
+        bool above = larger(type, x, other, at), below = larger(type, x, at, other);
+        bool before = smallest ? below : above;
+        rank += before || (!above && !below && (last ? j > i : j < i));
     }
     return rank;
 }

@@ -69,9 +69,12 @@ static void mean_variance_normalization_takes_any_axes(void **state) {
                    -EBADMSG, "axis 2");
 }
 
-/* 2^60 rows of no elements: walking them would take for ever. */
+/* 2^60 rows of no elements: walking them would take for ever. A 32-bit computer cannot count them.
+ */
 static void nothing_is_computed_where_there_is_nothing(void **state) {
     (void)state;
+    if (sizeof(size_t) < 8)
+        skip();
     op_case_check(13, "given x f32 1 = 5\nconst d i64 3 = 1073741824,1073741824,0\n"
                       "Expand e x,d -> a\nLpNormalization n a -> y | axis=0\n"
                       "want y f32 1073741824,1073741824,0 =\n");
