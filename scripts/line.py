@@ -63,6 +63,7 @@ class Line:
 
     def __init__(self, config, stages, logs, say):
         self.config, self.stages, self.logs, self.say = config, stages, logs, say
+        self.configs = {}  # of nodes that have one of their own
         self.daemons = {}  # node: Popen
         self.readers = []
         self.folder = tempfile.mkdtemp(prefix="convoy-")
@@ -81,7 +82,7 @@ class Line:
             out = open(os.path.join(self.logs, f"{node}.log"), "wb")
         else:
             out = subprocess.PIPE
-        daemon = subprocess.Popen([program("convoyd"), "--config", self.config, "--node", node], stdin=subprocess.DEVNULL,
+        daemon = subprocess.Popen([program("convoyd"), "--config", self.configs.get(node, self.config), "--node", node], stdin=subprocess.DEVNULL,
                                   stdout=out, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent)
         self.daemons[node] = daemon
         with open(os.path.join(self.folder, f"{node}.pid"), "w", encoding="ascii") as pid:

@@ -80,12 +80,13 @@ static void send_release(const struct deployment *deployment, const struct targe
     conn_send(target->link->conn, &message);
 }
 
-/* Tells every device that the plan is not needed. */
-static void release_everywhere(const struct deployment *deployment) {
+/* Tells every device, or those that have not answered, that the plan is not needed. */
+static void release(const struct deployment *deployment, bool unanswered_only) {
     if (!deployment->plan)
         return;
     for (size_t i = 1; i < deployment->count; i++)
-        send_release(deployment, &deployment->targets[i]);
+        if (!unanswered_only || deployment->targets[i].state == TARGET_PREPARING)
+            send_release(deployment, &deployment->targets[i]);
 }
 
 static void set_state(struct deployment *deployment, enum deployment_state state) {
@@ -158,7 +159,9 @@ static void fail(struct deployment *deployment, Convoy__Code code) {
     bool is_used = held && (held->active_us || !held->is_deployed);
     tell(deployment, code);
     if (!is_used)
-        release_everywhere(deployment);
+        release(deployment, false);
+    else if (!held->active_us) /* of the configuration: it stays, but nobody is served it now */
+        release(deployment, true);
     deploy_end(deployment); /* first: device_release() would look for it */
     if (held && !is_used)
         device_release(device, held);
@@ -415,7 +418,7 @@ void deploy_plan_released(struct device *device, const uint8_t plan[SHA256_SIZE]
         if (deployment->is_over || deployment->state != ACTIVE ||
             memcmp(deployment->plan->id, plan, SHA256_SIZE) != 0)
             continue;
-        release_everywhere(deployment);
+        release(deployment, false);
         deploy_end(deployment);
     }
 }

@@ -103,8 +103,21 @@ class FaultCase(harness.Case):
     def last_logs(self):
         return "\n".join(self.logs(self.daemons).splitlines()[-30:])
 
-    def begin(self, **kwargs):
-        self.daemons = self.start_line(**kwargs)
+    def write_configs(self, stages, cuts=tuple(CUTS), extra=""):
+        """What the devices are started with: (the configuration of all, {node: one of its own})."""
+        return self.write_config(stages, cuts, extra=extra), {}
+
+    def make_line(self, stages, extra=""):
+        """A line of these stages, of which nothing runs yet."""
+        path, configs = self.write_configs(stages, extra=extra)
+        self.daemons = harness.line.Line(path, stages, self.path("logs"), lambda text: None)
+        self.daemons.configs = configs
+        self.daemons.to = stages[0][1]
+        self.addCleanup(self.stop_line, self.daemons)
+
+    def begin(self, extra=""):
+        self.make_line([(f"pi-{letter}", f"127.0.0.1:{port}") for letter, port in zip("abc", harness.free_ports(3))], extra)
+        self.daemons.start(harness.CAP_S)
         return self.stream_to(self.daemons.to)
 
     def stream_to(self, to, *words):
@@ -133,6 +146,15 @@ class FaultCase(harness.Case):
 
     def report(self, text):
         print(f"# {self.id().rsplit('.', 1)[1]}: {text}", flush=True)
+
+
+class Deployed:
+    """Mixed into a case: only pi-a has model and pipeline; the others are handed their stages, and have them again from their caches."""
+
+    def write_configs(self, stages, cuts=tuple(CUTS), extra=""):
+        path = self.write_config(stages, cuts, extra=f"{extra}deploy: true\nstate: {self.path('state-pi-a')}\n")
+        return path, {node: self.write(f"{node}.yaml", f"node: {node}\nlisten: '{address}'\nstate: {self.path('state-' + node)}\n{extra}")
+                      for node, address in stages[1:]}
 
 
 class Killed(FaultCase):
@@ -246,13 +268,9 @@ class Cut(FaultCase):
         chance = random.Random(3)
         ports = [f"127.0.0.1:{port}" for port in harness.free_ports(3)]
         proxies = [Resetter(ports[1], chance), Resetter(ports[2], chance)]
-        stages = [("pi-a", ports[0]), ("pi-b", proxies[0].address), ("pi-c", proxies[1].address)]
-        path = self.write_config(stages, CUTS)
-        self.daemons = harness.line.Line(path, stages, self.path("logs"), lambda text: None)
-        self.addCleanup(self.stop_line, self.daemons)
-        for (node, _), port in zip(stages, ports):  # listens on its own port; the others know it by its proxy's
-            self.start_listening(node, port, path)
-        self.daemons.to = ports[0]
+        self.make_line([("pi-a", ports[0]), ("pi-b", proxies[0].address), ("pi-c", proxies[1].address)])
+        for (node, _), port in zip(self.daemons.stages, ports):  # listens on its own port; the others know it by its proxy's
+            self.start_listening(node, port)
         front = Resetter(ports[0], chance)
         for proxy in (*proxies, front):
             self.addCleanup(proxy.close)
@@ -266,11 +284,12 @@ class Cut(FaultCase):
         stream.finish()
         self.report(f"{[p.resets for p in (*proxies, front)]} resets, {stream.runs * FRAMES} frames, {self.retried()} sent again by the ingress")
 
-    def start_listening(self, node, address, path):
+    def start_listening(self, node, address):
         log = open(self.path(f"{node}.log"), "wb")
         os.makedirs(self.path("logs"), exist_ok=True)
-        daemon = subprocess.Popen([harness.CONVOYD, "--config", path, "--node", node, "--listen", address], stdin=subprocess.DEVNULL,
-                                  stdout=log, stderr=subprocess.STDOUT, preexec_fn=harness.line.end_with_parent)
+        daemon = subprocess.Popen([harness.CONVOYD, "--config", self.daemons.configs.get(node, self.daemons.config), "--node", node,
+                                   "--listen", address], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                  preexec_fn=harness.line.end_with_parent)
         log.close()
         self.daemons.daemons[node] = daemon
 
@@ -341,9 +360,10 @@ class Network(FaultCase):
         self.ip("-n", name, "link", "set", "eth0", "up")
         return name, veth
 
-    def start_in(self, name, node, path):
+    def start_in(self, name, node):
         log = open(self.path(f"{node}.log"), "wb")
-        daemon = subprocess.Popen(["ip", "netns", "exec", name, harness.CONVOYD, "--config", path, "--node", node],
+        daemon = subprocess.Popen(["ip", "netns", "exec", name, harness.CONVOYD, "--config",
+                                   self.daemons.configs.get(node, self.daemons.config), "--node", node],
                                   stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                   preexec_fn=harness.line.end_with_parent)
         log.close()
@@ -356,14 +376,11 @@ class Network(FaultCase):
         os.environ["CONVOY_KEY"] = key
         self.addCleanup(os.environ.pop, "CONVOY_KEY", None)
         stages = [(f"pi-{letter}", f"10.177.0.{10 + i}:7433") for i, letter in enumerate("abc")]
-        path = self.write_config(stages, CUTS, extra=f"key: {key}\nheartbeat_ms: 1000\n")
         os.makedirs(self.path("logs"), exist_ok=True)
         devices = [self.add_device(i) for i in range(3)]
-        self.daemons = harness.line.Line(path, stages, self.path("logs"), lambda text: None)
-        self.addCleanup(self.stop_line, self.daemons)
+        self.make_line(stages, extra=f"key: {key}\nheartbeat_ms: 1000\n")
         for (name, _), (node, _) in zip(devices, stages):
-            self.start_in(name, node, path)
-        self.daemons.to = stages[0][1]
+            self.start_in(name, node)
         self.wait_until(lambda: self.ctl("status", "--to", self.daemons.to).returncode == 0, "the ingress answers")
         stream = self.stream_to(self.daemons.to)
         for which, seconds in ((1, 3),) if QUICK else ((1, 10), (2, 10), (0, 4)):
@@ -379,6 +396,48 @@ class Network(FaultCase):
                 self.report(f"{stages[which][0]} away for {seconds} s: results again "
                             f"{Frozen.first_after(stream, up):.2f} s later; no result for {stream.longest_pause_since(begin):.2f} s in all; "
                             f"{self.retried()} sent again so far")
+        stream.finish()
+
+
+class KilledDeployed(Deployed, Killed):
+    pass
+
+
+class FrozenDeployed(Deployed, Frozen):
+    pass
+
+
+class CutDeployed(Deployed, Cut):
+    pass
+
+
+class NetworkDeployed(Deployed, Network):
+    pass
+
+
+class DiskFull(Deployed, FaultCase):
+    def test_a_disk_that_is_full_while_a_part_is_cached(self):
+        """The line goes on under the plan that it has; once there is room, the new one is handed out."""
+        state = self.path("state-pi-b")
+        os.mkdir(state)
+        if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "convoy-test", state],
+                                               stderr=subprocess.DEVNULL).returncode != 0:
+            raise unittest.SkipTest("needs root, and a file system that may be mounted")
+        self.addCleanup(subprocess.run, ["umount", "--lazy", state], check=True)
+        stream = self.begin()
+        room = os.statvfs(state)
+        with open(os.path.join(state, "ballast"), "wb") as ballast:
+            ballast.write(bytes(room.f_bavail * room.f_frsize))
+        cut = self.status()["stages"][0]["last"]
+        self.write_configs(self.daemons.stages, OTHER_CUTS)
+        self.daemons.daemons["pi-a"].send_signal(signal.SIGHUP)
+        self.wait_until(lambda: "NO_SPACE" in self.logs(self.daemons), "pi-b says that its disk is full")
+        stream.wait_for_results(500)
+        self.assertEqual(self.status()["stages"][0]["last"], cut)
+        os.remove(os.path.join(state, "ballast"))
+        self.daemons.daemons["pi-a"].send_signal(signal.SIGHUP)
+        self.wait_until(lambda: self.status()["stages"][0]["last"] != cut, "the new plan is in use")
+        stream.wait_for_results(500)
         stream.finish()
 
 

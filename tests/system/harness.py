@@ -32,6 +32,11 @@ class Tap(unittest.TestResult):
         super().__init__()
         self.count = 0
 
+    def addSubTest(self, test, subtest, err):
+        """A part of a test, told of when it fails; a test with such a part is not told of by itself."""
+        if err is not None:
+            self.addFailure(subtest, err)
+
     def tell(self, verdict, test, note=""):
         self.count += 1
         name = test.id().split(".", 1)[1]
