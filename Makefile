@@ -184,8 +184,9 @@ run-threaded:
 	@rm -rf $(BUILD)/races && mkdir -p $(BUILD)/races
 	$(call run_tests,$(THREADED_TESTS)); status=$$?; ! cat $(BUILD)/races/* 2>/dev/null && exit $$status
 # Programs that bring their own malloc(), measure memory, or compute for minutes tell nothing here. Valgrind knows no AVX-512.
-VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
-VALGRIND_TESTS := $(filter-out %memory %_alloc %/test_alloc %/test_cuts %/test_reference %/test_concurrent %/test_import_models,\
+VALGRIND = valgrind -q --suppressions=$(abspath tests/valgrind.supp) --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
+VALGRIND_TESTS := $(filter-out %memory %_alloc %/test_alloc %/test_cuts %/test_reference %/test_concurrent %/test_import_models \
+  %/test_pictures %/test_mover %/test_simulate,\
   $(filter $(BUILD)/tests/unit/%,$(UNIT_TESTS)))
 test-valgrind: export OPENBLAS_CORETYPE = Haswell
 test-valgrind: export OPENBLAS_NUM_THREADS = 1
@@ -197,6 +198,13 @@ test-system: ## ... those with the real programs, signals, scripts
 test-faults: ## Kill, freeze, cut and restart devices while frames flow (minutes; as root also in network namespaces)
 	$(call run_tests,$(wildcard tests/fault/test_*.py))
 	@grep -h "^# test_" $(BUILD)/test-logs/tests-fault-*.log || true
+
+.PHONY: test-systemd
+test-systemd: ## The unit under a systemd that boots in a container: start, reload, watchdog, stop (root; skipped where that cannot be)
+	@scripts/install-deps build test systemd
+	+@$(MAKE) --no-print-directory all
+	+@$(MAKE) --no-print-directory --silent install PREFIX=/usr DESTDIR=$(abspath $(BUILD))/systemd-install
+	@$(RUN_TESTS) $(wildcard tests/systemd/test_*.py)
 
 SOAK_S ?= 3600
 soak: ## Clients that come, go and misbehave for SOAK_S seconds; memory and descriptors must stay
