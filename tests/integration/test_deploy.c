@@ -48,12 +48,11 @@ struct scene {
 
 static void configure_ingress(struct scene *scene, const char *extra) {
     const struct daemon_process *first = &scene->line.all[0];
-    FILE *file = fopen(first->yaml, "we");
-    assert_non_null(file);
+    FILE *file = daemons_open_yaml(&scene->line, 0, "pi-a", extra);
     fprintf(file,
-            "node: pi-a\nmodel: %s\nstate: state-pi-a\nworkers: 2\n%spipeline:\n"
+            "model: %s\nstate: state-pi-a\nworkers: 2\npipeline:\n"
             "  - {node: pi-a, address: 127.0.0.1:%u}\n",
-            scene->line.model, extra, first->port);
+            scene->line.model, first->port);
     assert_int_equal(fclose(file), 0);
 }
 

@@ -38,12 +38,9 @@ struct scene {
 
 /* pi-a plans; all others are its neighbours, whether they run or not. */
 static void configure_ingress(struct scene *scene, const char *extra) {
-    const struct daemon_process *first = &scene->line.all[0];
-    FILE *file = fopen(first->yaml, "we");
-    assert_non_null(file);
-    fprintf(file, "node: pi-a\nmodel: %s\nstate: state-pi-a\nworkers: 1\n%spipeline: auto\n",
-            scene->line.model, extra);
-    fprintf(file, "neighbours:\n");
+    FILE *file = daemons_open_yaml(&scene->line, 0, "pi-a", extra);
+    fprintf(file, "model: %s\nstate: state-pi-a\nworkers: 1\npipeline: auto\nneighbours:\n",
+            scene->line.model);
     for (int i = 1; i < scene->line.count; i++)
         fprintf(file, "  - {node: %s, address: 127.0.0.1:%u}\n", scene->line.all[i].node,
                 scene->line.all[i].port);
@@ -189,12 +186,9 @@ static void reload_starts_anew_and_a_fixed_pipeline_ends_it(void **state) {
     daemons_wait_log(&scene.line, 0, "because it is the first plan", 2);
     run_frames(&scene, 20);
 
-    FILE *file = fopen(scene.line.all[0].yaml, "we");
-    assert_non_null(file);
-    fprintf(
-        file,
-        "node: pi-a\nmodel: %s\nworkers: 1\npipeline:\n  - {node: pi-a, address: 127.0.0.1:%u}\n",
-        scene.line.model, scene.line.all[0].port);
+    FILE *file = daemons_open_yaml(&scene.line, 0, "pi-a", "");
+    fprintf(file, "model: %s\nworkers: 1\npipeline:\n  - {node: pi-a, address: 127.0.0.1:%u}\n",
+            scene.line.model, scene.line.all[0].port);
     assert_int_equal(fclose(file), 0);
     daemons_signal(&scene.line, 0, SIGHUP);
     daemons_wait_log(&scene.line, 0, "has been read", 2);

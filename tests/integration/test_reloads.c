@@ -33,14 +33,13 @@ static int tear_down(void **state) {
  * and is cut after `cut`. */
 static void configure_from(struct daemons *line, int i, const char *node, int from, size_t cut) {
     const struct daemon_process *first = &line->all[from], *second = &line->all[1 - from];
-    FILE *file = fopen(line->all[i].yaml, "we");
-    assert_non_null(file);
+    FILE *file = daemons_open_yaml(line, i, node, line->extra);
     fprintf(file,
-            "node: %s\nmodel: %s\n%spipeline:\n"
+            "model: %s\npipeline:\n"
             "  - {node: %s, address: 127.0.0.1:%u, until: %s}\n"
             "  - {node: %s, address: 127.0.0.1:%u}\n",
-            node, line->model, line->extra, first->node, first->port, oracle_layer(&oracle, cut),
-            second->node, second->port);
+            line->model, first->node, first->port, oracle_layer(&oracle, cut), second->node,
+            second->port);
     assert_int_equal(fclose(file), 0);
 }
 

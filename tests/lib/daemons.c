@@ -23,6 +23,7 @@
 #include <cmocka.h>
 
 #define LOG_MAX (1 << 20)
+#define LONG_MS 60000 /* such a time is long enough for everybody */
 
 uint64_t daemons_now_ms(void) {
     struct timespec now;
@@ -115,6 +116,34 @@ void daemons_fini(struct daemons *daemons) {
     folder_remove(daemons->folder);
 }
 
+static void write_extra(FILE *file, const char *extra) {
+    static const char *const times[] = {"heartbeat_ms: ", "hello_ms: ", "prepare_ms: "};
+    if (!strstr(extra, times[0]))
+        fprintf(file, "heartbeat_ms: %d\n", 2000 * DAEMONS_SLOWER);
+    while (*extra) {
+        const char *time = NULL;
+        for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+            if (strncmp(extra, times[i], strlen(times[i])) == 0)
+                time = times[i];
+        if (!time) {
+            fputc(*extra++, file);
+            continue;
+        }
+        char *end;
+        unsigned long ms = strtoul(extra + strlen(time), &end, 10);
+        fprintf(file, "%s%lu", time, ms < LONG_MS ? ms * DAEMONS_SLOWER : ms);
+        extra = end;
+    }
+}
+
+FILE *daemons_open_yaml(const struct daemons *daemons, int i, const char *node, const char *extra) {
+    FILE *file = fopen(daemons->all[i].yaml, "we");
+    assert_non_null(file);
+    fprintf(file, "node: %s\n", node);
+    write_extra(file, extra);
+    return file;
+}
+
 static void write_device(FILE *file, const struct daemon_process *process, const char *indent) {
     fprintf(file, "%s- {node: %s, address: 127.0.0.1:%u}\n", indent, process->node, process->port);
 }
@@ -138,19 +167,15 @@ static void write_pipeline(FILE *file, const struct daemons *daemons, const char
 }
 
 void daemons_configure(struct daemons *daemons, int i, const char *const *untils) {
-    FILE *file = fopen(daemons->all[i].yaml, "we");
-    assert_non_null(file);
-    fprintf(file, "node: %s\nmodel: %s\n%spipeline:\n", daemons->all[i].node, daemons->model,
-            daemons->extra);
+    FILE *file = daemons_open_yaml(daemons, i, daemons->all[i].node, daemons->extra);
+    fprintf(file, "model: %s\npipeline:\n", daemons->model);
     write_pipeline(file, daemons, untils);
     assert_int_equal(fclose(file), 0);
 }
 
 void daemons_configure_idle(struct daemons *daemons, int i, const char *extra) {
-    FILE *file = fopen(daemons->all[i].yaml, "we");
-    assert_non_null(file);
-    fprintf(file, "node: %s\nstate: state-%s\n%s", daemons->all[i].node, daemons->all[i].node,
-            extra);
+    FILE *file = daemons_open_yaml(daemons, i, daemons->all[i].node, extra);
+    fprintf(file, "state: state-%s\n", daemons->all[i].node);
     assert_int_equal(fclose(file), 0);
 }
 

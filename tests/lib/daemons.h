@@ -6,16 +6,23 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #define DAEMONS_MAX 5
 
-/* No wait is longer; ThreadSanitizer makes everything ten times slower. */
-#ifdef __SANITIZE_THREAD__
-#define DAEMONS_CAP_MS 300000
+/* How many times slower sanitizers may make everything on a busy machine. Every time that a daemon
+ * grants to others (heartbeat_ms, hello_ms, prepare_ms), its defaults too, is longer by it than
+ * what a test has written, and so are the waits of the tests themselves. */
+#if defined(__SANITIZE_THREAD__)
+#define DAEMONS_SLOWER 10
+#elif defined(__SANITIZE_ADDRESS__)
+#define DAEMONS_SLOWER 3
 #else
-#define DAEMONS_CAP_MS 30000
+#define DAEMONS_SLOWER 1
 #endif
+
+#define DAEMONS_CAP_MS (30000 * DAEMONS_SLOWER) /* no wait is longer */
 
 struct daemon_process {
     char node[16];
@@ -40,6 +47,10 @@ void daemons_init(struct daemons *daemons, int count, const char *model);
 
 /* Kills what runs, removes the folder. Shows the logs when the test has failed meanwhile. */
 void daemons_fini(struct daemons *daemons);
+
+/* Begins the YAML of daemon i with its name and further lines (extra or ""), in which times are
+ * longer under sanitizers; what follows is the caller's to write, and the file to be closed. */
+FILE *daemons_open_yaml(const struct daemons *daemons, int i, const char *node, const char *extra);
 
 /* Writes the YAML of daemon i: the whole line, with a cut behind every stage but the last. */
 void daemons_configure(struct daemons *daemons, int i, const char *const *untils);
