@@ -179,13 +179,15 @@ class Device:
 
     def enter_idle(self):
         self.enter()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # which also ends what is stopped
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
     def start_ballast(self):
         """A loop without end that takes what the device's programs leave of its share of the core: otherwise one that rests between
-        two frames would find its share saved up, and be faster than one that is busy. A slower core would not."""
+        two frames would find its share saved up, and be faster than one that is busy. A slower core would not. See Emulation.wake()."""
         self.ballast = subprocess.Popen(["sh", "-c", "while :; do :; done"], stdin=subprocess.DEVNULL, preexec_fn=self.enter_idle,
                                         start_new_session=True)
+        os.kill(self.ballast.pid, signal.SIGSTOP)
 
     def spawn(self, words, **kwargs):
         """Starts a process on the device, which sees its own control group; stop() ends it."""
@@ -266,7 +268,14 @@ class Emulation:
         for device in self.devices:
             device.shape(mbit)
 
+    def wake(self, devices):
+        """Only these use their share of the cores from now on, whether they have something to do or not."""
+        for device in self.devices:
+            if device.ballast:
+                os.kill(device.ballast.pid, signal.SIGCONT if device in devices else signal.SIGSTOP)
+
     def stop(self):
+        self.wake([])
         for device in self.devices:
             device.stop()
 

@@ -16,7 +16,7 @@ from emulation import EmulationError, in_space
 
 PORT = 7433
 SETTLE_S = 6.0     # of a measurement, once the cuts rest
-REST_S = 4.0       # cuts that have not moved for so long rest
+REST_S = 8.0       # cuts that have not moved for so long rest: a second move may follow 6 s after the first
 PATIENCE_S = 30.0  # an event that has moved nothing for so long moves nothing
 POLL_S = 0.2
 FIRST_PLAN_S = 60.0
