@@ -403,18 +403,6 @@ static void finish_probing(struct pilot *pilot, struct member *member, uint64_t 
     }
 }
 
-void pilot_probed(struct device *device, const struct link *link, const Convoy__Probed *probed) {
-    struct pilot *pilot = device->pilot;
-    struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
-    struct probing *probing = member ? &member->probing : NULL;
-    if (!probing || !probing->is_under_way || probing->answers == PROBES)
-        return;
-    probing->answered_us[probing->answers] = device_now_us();
-    probing->cpu_us[probing->answers++] = probed->cpu_us;
-    if (probing->answers == PROBES)
-        finish_probing(pilot, member, device_now_us());
-}
-
 /* Measures one link at a time: they share this device's port. */
 static void probe_links(struct pilot *pilot, uint64_t now_us) {
     struct member *next = NULL;
@@ -437,6 +425,21 @@ static void probe_links(struct pilot *pilot, uint64_t now_us) {
     }
     if (next)
         start_probing(pilot, next, now_us);
+}
+
+void pilot_probed(struct device *device, const struct link *link, const Convoy__Probed *probed) {
+    struct pilot *pilot = device->pilot;
+    struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
+    struct probing *probing = member ? &member->probing : NULL;
+    if (!probing || !probing->is_under_way || probing->answers == PROBES)
+        return;
+    probing->answered_us[probing->answers] = device_now_us();
+    probing->cpu_us[probing->answers++] = probed->cpu_us;
+    if (probing->answers < PROBES)
+        return;
+    finish_probing(pilot, member, device_now_us());
+    if (!pilot->line) /* the first plan waits for them */
+        probe_links(pilot, device_now_us());
 }
 
 static void ask(struct pilot *pilot) {
