@@ -5,9 +5,11 @@
 #include "simd.h"
 
 /* The first that fits is taken. */
-static const struct kn_conv_algo *const algos[] = {
-    &kn_conv_depthwise_lanes, &kn_conv_depthwise, &kn_conv_banded, &kn_conv_vector, &kn_conv_1x1,
-    &kn_conv_winograd,        &kn_conv_window,    &kn_conv_im2col, /* does everything */
+static const struct kn_conv_algo *const algos[] =
+    {
+        &kn_conv_depthwise_lanes, &kn_conv_depthwise, &kn_conv_banded,
+        &kn_conv_vector,          &kn_conv_1x1,       &kn_conv_winograd,
+        &kn_conv_direct,          &kn_conv_window,    &kn_conv_im2col, /* does everything */
 };
 
 #define TASK_PIXELS 64                /* fewer than any task computes of a larger plane */

@@ -31,6 +31,7 @@ extern const struct kn_conv_algo kn_conv_banded;
 extern const struct kn_conv_algo kn_conv_vector;
 extern const struct kn_conv_algo kn_conv_1x1;
 extern const struct kn_conv_algo kn_conv_winograd;
+extern const struct kn_conv_algo kn_conv_direct;
 extern const struct kn_conv_algo kn_conv_window;
 extern const struct kn_conv_algo kn_conv_im2col;
 

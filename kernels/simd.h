@@ -131,6 +131,17 @@ struct kn_lanes_functions {
                 float *y);
 };
 
+/* One row of results of all output channels, made of planes in scratch: tap k of the result in
+ * column 0 reads x[offsets[k]], the one in column j j elements further on. */
+struct kn_direct {
+    const float *w;    /* packed panels, [depth][panel_rows] each */
+    const float *bias; /* [oc] */
+    const ptrdiff_t *offsets;
+    ptrdiff_t depth, oc, ow; /* ow is a tile's width or more */
+    ptrdiff_t ldy;           /* between output channels */
+    float low, high;
+};
+
 /* Winograd's F(2x2, 3x3), F(4x4, 3x3) and F(2x2, 5x5): a tile of `tile` x `tile` outputs is made of
  * kernel - 1 more rows and columns of input, by 16 products instead of 36, 36 instead of 144, or 36
  * instead of 100. The points are 0, +-1 and infinity, or 0, +-3/4, +-3/2 and infinity, which halve
@@ -244,6 +255,9 @@ struct kn_simd {
     /* Kernels 2 and 3: maxima, NaN above everything. */
     void (*slide_max)(const struct kn_slide_band *band);
     void (*slide_max_narrow)(const struct kn_slide_band *band);
+
+    /* y = clamp(sum of products in their order + bias), as multiply_block() does it. */
+    void (*direct_row)(const struct kn_direct *d, const float *x, float *y);
 
     struct kn_lanes_functions by_lanes, by_half_lanes;
 

@@ -33,6 +33,7 @@ void KN_SIMD(kn_slide_fill)(const struct kn_slide *slide, const float *x, ptrdif
                             ptrdiff_t rows, float fill, bool again, float *scratch);
 void KN_SIMD(kn_slide_sum)(const struct kn_slide_band *band, const struct kn_slide_sum *sum);
 void KN_SIMD(kn_slide_max)(const struct kn_slide_band *band);
+void KN_SIMD(kn_direct_row)(const struct kn_direct *d, const float *x, float *y);
 void KN_SIMD(kn_lanes_in)(const struct kn_lanes *l, const float *x, ptrdiff_t pixels,
                           ptrdiff_t count, float *to);
 void KN_SIMD(kn_lanes_sum)(const struct kn_lanes *l, const struct kn_lanes_sum *sum, ptrdiff_t rows,

@@ -37,6 +37,7 @@ const struct kn_simd KN_SIMD(kn_simd_table) = {
     .slide_sum = KN_SIMD(kn_slide_sum),
     .slide_max = KN_SIMD(kn_slide_max),
     .slide_max_narrow = NARROW(kn_slide_max),
+    .direct_row = KN_SIMD(kn_direct_row),
     .by_lanes = {VF_LANES, KN_SIMD(kn_lanes_in), KN_SIMD(kn_lanes_sum), KN_SIMD(kn_lanes_out)},
     .by_half_lanes = {NARROW_LANES, NARROW(kn_lanes_in), NARROW(kn_lanes_sum),
                       NARROW(kn_lanes_out)},

@@ -318,6 +318,35 @@ static void random_depthwise_convolutions_of_many_channels_agree_with_the_refere
     assert_true(by_lanes > 200);
 }
 
+/* First layers of networks. */
+static void random_convolutions_of_few_channels_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 18};
+    struct kn_conv_plan plan;
+    int direct = 0;
+
+    (void)state;
+    for (int i = 0; i < 80; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.group = 1;
+        c.n = rng_int(&rng, 1, 2);
+        c.ic = rng_int(&rng, 1, 4);
+        c.oc = rng_int(&rng, 8, 30);
+        c.kh = c.kw = i % 8 == 0 ? 7 : i % 4 == 0 ? 5 : 3;
+        c.stride_h = c.stride_w = rng_int(&rng, 1, 2);
+        c.dil_h = c.dil_w = 1;
+        c.ow = rng_int(&rng, 40, 110);
+        c.pad_top = rng_int(&rng, 0, c.kh - 1);
+        c.pad_left = rng_int(&rng, 0, c.kw - 1);
+        c.iw = (c.ow - 1) * c.stride_w + c.kw - 2 * c.pad_left + rng_int(&rng, 0, 1);
+        c.oh = random_out(&rng, c.ih, c.kh, c.stride_h, 1, 2 * c.pad_top);
+        c.residual = rng_chance(&rng, 10);
+        assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+        direct += strcmp(kn_conv_algo_name(&plan), "direct") == 0;
+        check_conv(&rng, &c);
+    }
+    assert_true(direct > 40);
+}
+
 static void random_pointwise_convolutions_agree_with_the_reference(void **state) {
     struct rng rng = {.state = 3};
 
@@ -496,8 +525,14 @@ static void the_algorithm_follows_from_the_shape(void **state) {
     struct kn_conv_plan plan;
 
     (void)state;
+    c.ic = c.oc = 8;
     assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
     assert_string_equal(kn_conv_algo_name(&plan), "window");
+    c.ic = 3;
+    c.ih = c.iw = c.oh = c.ow = 48;
+    assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+    assert_string_equal(kn_conv_algo_name(&plan), "direct");
+    c = small;
     c.group = 4;
     assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
     assert_string_equal(kn_conv_algo_name(&plan), "depthwise-lanes");
@@ -571,6 +606,7 @@ int main(void) {
         cmocka_unit_test(random_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_depthwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_depthwise_convolutions_of_many_channels_agree_with_the_reference),
+        cmocka_unit_test(random_convolutions_of_few_channels_agree_with_the_reference),
         cmocka_unit_test(random_pointwise_convolutions_agree_with_the_reference),
         cmocka_unit_test(random_3x3_and_5x5_convolutions_agree_with_the_reference),
         cmocka_unit_test(windows_as_large_as_the_picture_agree_with_the_reference),
