@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import time
 
 import harness
@@ -183,6 +184,26 @@ class RunTests(harness.Case):
 
     def test_counts_a_program_without_a_plan(self):
         self.assertEqual(self.count("true"), ("0 passed, 1 failed", 1))
+
+    def test_takes_a_program_whose_tests_are_all_skipped(self):
+        self.assertEqual(self.count("echo 1..1; echo 'ok 1 - a # SKIP b'"), ("0 passed, 0 failed, 1 skipped", 0))
+
+    def test_a_part_of_a_test_that_fails_is_printed(self):
+        """By the printer of these tests."""
+        program = self.write("parts.py", f"""import sys
+sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+import harness
+class Case(harness.Case):
+    def test_parts(self):
+        for number in range(3):
+            with self.subTest(number=number):
+                self.assertNotEqual(number, 1)
+harness.main()
+""")
+        done = subprocess.run([sys.executable, program], stdout=subprocess.PIPE, text=True, timeout=harness.CAP_S)
+        self.assertEqual([row for row in done.stdout.splitlines() if not row.startswith("#")],
+                         ["1..1", "not ok 1 - Case.test_parts (number=1)"])
+        self.assertEqual(done.returncode, 1)
 
 
 if __name__ == "__main__":
