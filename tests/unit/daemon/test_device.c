@@ -122,12 +122,32 @@ static void open_client(struct scene *scene, struct client *client, const struct
     client_open(client);
 }
 
+/* Lets the loop run for what has come; fails after the time `until`. */
+static void run_once(struct scene *scene, uint64_t until) {
+    uv_run(&scene->loop, UV_RUN_NOWAIT);
+    assert_true(daemons_now_ms() < until);
+}
+
+/* Lets the loop run until one of the device's counts is this. */
+static void run_until(struct scene *scene, const size_t *count, size_t wanted) {
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (*count != wanted)
+        run_once(scene, until);
+}
+
 /* Lets the loop run until the client has its Welcome, or its connection is closed. */
 static void run_until_welcome(struct scene *scene, struct client *client) {
     uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
-    while (!client->welcomed && client_read(client, 1)) {
-        uv_run(&scene->loop, UV_RUN_NOWAIT);
-        assert_true(daemons_now_ms() < until);
+    while (!client->welcomed && client_read(client, 1))
+        run_once(scene, until);
+}
+
+static void run_until_answered(struct scene *scene, struct client *client) {
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (client->answered == 0) {
+        client_push(client);
+        assert_true(client_read(client, 1));
+        run_once(scene, until);
     }
 }
 
@@ -137,8 +157,7 @@ static void a_hello_that_came_while_the_device_was_late_is_heard(void **state) {
     (void)state;
     start(&scene, "limits: {hello_ms: 300}\n");
     open_client(&scene, &client, NULL);
-    while (scene.device->greetings == 0)
-        uv_run(&scene.loop, UV_RUN_NOWAIT);
+    run_until(&scene, &scene.device->greetings, 1);
     say_hello(&client);
     be_late();
     run_until_welcome(&scene, &client);
@@ -188,14 +207,9 @@ static void a_session_is_not_forgotten_while_the_device_is_late(void **state) {
     run_until_welcome(&scene, &client);
     uint64_t session = client.session;
     client.target = 1;
-    while (client.answered == 0) {
-        client_push(&client);
-        assert_true(client_read(&client, 1));
-        uv_run(&scene.loop, UV_RUN_NOWAIT);
-    }
+    run_until_answered(&scene, &client);
     client_close(&client);
-    while (scene.device->clients > 0)
-        uv_run(&scene.loop, UV_RUN_NOWAIT);
+    run_until(&scene, &scene.device->clients, 0);
     client_open(&client);
     say_hello(&client);
     be_late();
