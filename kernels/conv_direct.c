@@ -9,6 +9,8 @@
 #include "simd.h"
 
 #define CHANNELS_MAX 4
+#define TASKS        4 /* per thread, where there are so many rows */
+#define ROWS_FEW     4 /* of a band that only exists to keep a thread busy */
 #define DEPTH_MAX    (CHANNELS_MAX * KN_SLIDE_KERNEL_MAX * KN_SLIDE_KERNEL_MAX)
 
 static bool slide_of(const struct kn_conv *conv, struct kn_slide *ret_slide) {
@@ -75,6 +77,7 @@ struct direct_job {
     float *y;
     char *workspace;
     bool bounds;     /* the activation is done by them */
+    ptrdiff_t rows;  /* of a band */
     ptrdiff_t bands; /* of an image */
 };
 
@@ -89,8 +92,8 @@ static void direct_task(void *arg, int task, int thread) {
     const struct direct_job *job = arg;
     const struct kn_conv *conv = &job->plan->conv;
     const struct kn_slide *slide = &job->slide;
-    ptrdiff_t n = task / job->bands, oy = task % job->bands * slide->rows;
-    ptrdiff_t rows = kn_min(slide->rows, conv->oh - oy);
+    ptrdiff_t n = task / job->bands, oy = task % job->bands * job->rows;
+    ptrdiff_t rows = kn_min(job->rows, conv->oh - oy);
     float *scratch = (float *)(job->workspace + (size_t)thread * slide->bytes * (size_t)conv->ic);
 
     for (ptrdiff_t c = 0; c < conv->ic; c++)
@@ -118,6 +121,14 @@ static void find_offsets(const struct direct_job *job, ptrdiff_t *offsets) {
                              (ky * stride + kx % stride) * slide->pitch + kx / stride;
 }
 
+/* One thread wants large bands, several want several: a small picture may be one band. */
+static ptrdiff_t rows_of(const struct direct_job *job, int threads) {
+    const struct kn_conv *conv = &job->plan->conv;
+    ptrdiff_t wanted = threads > 1 ? kn_ceil_div((ptrdiff_t)threads * TASKS, conv->n) : 1;
+
+    return kn_min(job->slide.rows, kn_max(kn_ceil_div(conv->oh, wanted), ROWS_FEW));
+}
+
 static void direct_run(const struct kn_conv_plan *plan, const void *packed, const float *x,
                        const float *residual, float *y, void *workspace,
                        struct kn_threads *threads) {
@@ -136,7 +147,8 @@ static void direct_run(const struct kn_conv_plan *plan, const void *packed, cons
                                     .ow = conv->ow,
                                     .ldy = (ptrdiff_t)conv->oh * conv->ow};
     job.bounds = kn_act_bounds(&conv->act, &job.direct.low, &job.direct.high);
-    job.bands = kn_ceil_div(conv->oh, job.slide.rows);
+    job.rows = rows_of(&job, kn_threads_count(threads));
+    job.bands = kn_ceil_div(conv->oh, job.rows);
     kn_parallel(threads, (int)(conv->n * job.bands), direct_task, &job);
 }
 
