@@ -9,6 +9,7 @@
 #include "packed.h"
 #include "simd.h"
 
+#define COLUMNS_FEW  8           /* rows up to so wide leave much of a vector empty */
 #define TASK_OUTPUTS 8192        /* of one task, at least, where there are so many planes */
 #define BAND_BYTES   (24 * 1024) /* of scratch and results: less than a first cache of 32 KB */
 
@@ -29,15 +30,23 @@ static ptrdiff_t columns_max(const struct kn_conv *conv, const struct kn_simd *s
     return simd->lanes == 16 && wants_all_lanes(conv) ? 28 : 56;
 }
 
+/* Groups of lanes that are not filled cost as much as others. Where rows do not fill vectors, half
+ * of them is still enough to win. */
+static bool fills_lanes(const struct kn_conv *conv, const struct kn_simd *simd) {
+    ptrdiff_t lanes = functions_of(conv, simd)->lanes, ic = conv->ic;
+    ptrdiff_t room = kn_ceil_div(ic, lanes) * lanes;
+
+    return kn_max(conv->iw, conv->ow) <= COLUMNS_FEW ? ic >= room / 2 : ic >= room / 4 * 3;
+}
+
 static bool lanes_fits(const struct kn_conv *conv) {
     const struct kn_simd *simd = kn_simd();
     int kernel = conv->kh, stride = conv->stride_h;
 
     return conv->group == conv->ic && conv->oc == conv->ic && conv->group > 1 && !conv->residual &&
-           conv->ic >= functions_of(conv, simd)->lanes / 2 &&
-           (kernel == 3 || kernel == 5 || kernel == 7) && conv->kw == kernel &&
-           (stride == 1 || stride == 2) && conv->stride_w == stride && conv->dil_h == 1 &&
-           conv->dil_w == 1 && conv->pad_top >= 0 && conv->pad_left >= 0 &&
+           fills_lanes(conv, simd) && (kernel == 3 || kernel == 5 || kernel == 7) &&
+           conv->kw == kernel && (stride == 1 || stride == 2) && conv->stride_w == stride &&
+           conv->dil_h == 1 && conv->dil_w == 1 && conv->pad_top >= 0 && conv->pad_left >= 0 &&
            conv->pad_top < kernel && conv->pad_left < kernel &&
            kn_max(conv->iw, conv->ow) <= columns_max(conv, simd);
 }

@@ -546,6 +546,24 @@ static void the_algorithm_follows_from_the_shape(void **state) {
     assert_string_equal(kn_conv_algo_name(&plan), "1x1");
 }
 
+/* Five channels leave three of eight lanes empty: worth it where rows are narrow. */
+static void lanes_are_channels_where_enough_of_them_are_filled(void **state) {
+    struct kn_conv c = small;
+    struct kn_conv_plan plan;
+
+    (void)state;
+    c.group = c.ic = c.oc = 5;
+    for (int level = 0; level < kn_simd_count(); level++) {
+        kn_simd_use(level);
+        c.ih = c.iw = c.oh = c.ow = 7;
+        assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+        assert_string_equal(kn_conv_algo_name(&plan), "depthwise-lanes");
+        c.ih = c.iw = c.oh = c.ow = 28;
+        assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+        assert_string_equal(kn_conv_algo_name(&plan), "depthwise");
+    }
+}
+
 static void the_plan_of_a_layer_is_the_same_for_any_number_of_threads(void **state) {
     struct kn_conv_plan one, many;
 
@@ -614,6 +632,7 @@ int main(void) {
         cmocka_unit_test(large_convolutions_agree_with_the_reference),
         cmocka_unit_test(an_image_gives_the_same_bits_alone_and_in_a_batch),
         cmocka_unit_test(the_algorithm_follows_from_the_shape),
+        cmocka_unit_test(lanes_are_channels_where_enough_of_them_are_filled),
         cmocka_unit_test(the_plan_of_a_layer_is_the_same_for_any_number_of_threads),
         cmocka_unit_test(contradictory_shapes_are_refused),
         cmocka_unit_test(sizes_that_do_not_fit_are_refused),
