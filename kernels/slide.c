@@ -17,6 +17,14 @@ static ptrdiff_t scratch_elements(const struct kn_slide *s, ptrdiff_t rows) {
     return ((rows - 1) * s->stride + s->kernel) * s->stride * s->pitch + 2 * ALIGN;
 }
 
+/* Output rows whose band is not too large. Asked this way round because planes may have so many
+ * that the bytes of all of them do not fit 32 bits. */
+static ptrdiff_t rows_in_band(const struct kn_slide *s) {
+    ptrdiff_t rows = (BAND_BYTES / (ptrdiff_t)sizeof(float) - 2 * ALIGN) / (s->stride * s->pitch);
+
+    return (rows - s->kernel) / s->stride + 1;
+}
+
 bool kn_slide_init(struct kn_slide *s, bool sums) {
     ptrdiff_t most = KN_SLIDE_BYTES_MAX / (ptrdiff_t)sizeof(float);
 
@@ -26,12 +34,8 @@ bool kn_slide_init(struct kn_slide *s, bool sums) {
     s->columns = s->ow + (s->kernel - 1) / s->stride;
     ptrdiff_t width = kn_max(s->columns, kn_ceil_div(s->pad_left + s->iw, s->stride));
     s->pitch = kn_ceil_div(width, ALIGN) * ALIGN + (s->stride > 1 ? ALIGN : 0);
-    s->rows = s->oh;
-    if (scratch_elements(s, s->rows) * (ptrdiff_t)sizeof(float) > BAND_BYTES) {
-        ptrdiff_t rows = BAND_BYTES / (ptrdiff_t)sizeof(float) - 2 * ALIGN;
-        rows = (rows / (s->stride * s->pitch) - s->kernel) / s->stride + 1;
-        s->rows = kn_min(kn_max(rows / ROWS_MIN, 1) * ROWS_MIN, s->oh);
-    }
+    ptrdiff_t fit = rows_in_band(s);
+    s->rows = s->oh <= fit ? s->oh : kn_min(kn_max(fit / ROWS_MIN, 1) * ROWS_MIN, s->oh);
     s->bytes = kn_round_up((size_t)scratch_elements(s, s->rows) * sizeof(float), KN_ALIGN);
     s->narrow = s->ow <= NARROW && kn_simd()->lanes > NARROW;
     s->far = s->planes * s->ih * s->iw > KN_FAR_BYTES / (ptrdiff_t)sizeof(float);

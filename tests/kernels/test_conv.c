@@ -564,6 +564,34 @@ static void lanes_are_channels_where_enough_of_them_are_filled(void **state) {
     }
 }
 
+/* All rows as one band would take 4 GB and some bytes: more than 32 bits count. */
+static void a_tall_plane_takes_the_scratch_of_a_band(void **state) {
+    struct kn_conv c = {.n = 1,
+                        .ic = 2,
+                        .ih = 20001,
+                        .iw = 1,
+                        .oc = 2,
+                        .oh = 10000,
+                        .ow = 1,
+                        .kh = 3,
+                        .kw = 3,
+                        .stride_h = 2,
+                        .stride_w = 2,
+                        .dil_h = 1,
+                        .dil_w = 1,
+                        .group = 2,
+                        .residual = true};
+    struct kn_conv_plan low, tall;
+
+    (void)state;
+    assert_int_equal(kn_conv_plan(&c, 1, &low), 0);
+    assert_string_equal(kn_conv_algo_name(&low), "depthwise");
+    c.ih = 1 << 24;
+    c.oh = 1 << 23;
+    assert_int_equal(kn_conv_plan(&c, 1, &tall), 0);
+    assert_int_equal(tall.workspace_bytes, low.workspace_bytes);
+}
+
 static void the_plan_of_a_layer_is_the_same_for_any_number_of_threads(void **state) {
     struct kn_conv_plan one, many;
 
@@ -633,6 +661,7 @@ int main(void) {
         cmocka_unit_test(an_image_gives_the_same_bits_alone_and_in_a_batch),
         cmocka_unit_test(the_algorithm_follows_from_the_shape),
         cmocka_unit_test(lanes_are_channels_where_enough_of_them_are_filled),
+        cmocka_unit_test(a_tall_plane_takes_the_scratch_of_a_band),
         cmocka_unit_test(the_plan_of_a_layer_is_the_same_for_any_number_of_threads),
         cmocka_unit_test(contradictory_shapes_are_refused),
         cmocka_unit_test(sizes_that_do_not_fit_are_refused),
