@@ -64,7 +64,8 @@ static inline vf vf_exp(vf x) {
 
 /* exp(-v) beside a 1 that is added to it, as 2^(-v log2 e) of relative error 1.2e-7 for small v.
  * The exponent's rounding makes that grow with |v|, to 1e-5 at the ends of float, where there is
- * nothing left of the one summand or the other. Infinity where v is below -88.7. */
+ * nothing left of the one summand or the other. Infinity where v is below -88.7, or where 2^n is
+ * (-88.4), without AVX-512. */
 #if defined(__AVX512F__)
 /* Floors in steps of 1/32: the exponent is cut into whole steps, whose powers are a table in two
  * registers, and a rest for which a parabola will do (5.3e-8). */
