@@ -547,36 +547,34 @@ static int compare_greetings(const void *a, const void *b) {
     return order;
 }
 
-/* Of one address', by age: the oldest that has said nothing. What one has said and nobody has read
- * yet may be its Hello; where all have, it is the oldest. */
-static struct peer *oldest_silent(struct peer *const *greetings, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (!conn_has_unread(greetings[i]->conn))
-            return greetings[i];
-    return greetings[0];
+/* What one has said and nobody has read yet may be its Hello. Then the older one goes. */
+static bool goes_before(const struct peer *a, const struct peer *b) {
+    bool a_spoke = conn_has_unread(a->conn), b_spoke = conn_has_unread(b->conn);
+    return a_spoke != b_spoke ? b_spoke : a->number < b->number;
 }
 
-/* Makes room among the connections that have not said Hello yet: of the address that has most of
- * them the oldest goes. So a flood of them from one machine keeps nobody else out, and one from
- * many keeps nobody out who says it at once. */
+/* Makes room among the connections that have not said Hello yet: of the addresses that have most of
+ * them the oldest goes that has said nothing. So a flood of them from one machine keeps nobody else
+ * out, and one from many keeps nobody out who says it at once. */
 static void drop_a_greeting(struct device *device) {
-    struct peer *greetings[LIMITS_GREETINGS_MAX], **most = NULL, *peer;
-    size_t count = 0, most_count = 0, next;
+    struct peer *greetings[LIMITS_GREETINGS_MAX], *first = NULL, *peer;
+    size_t count = 0, most = 0, next;
     for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
         if (is_greeting(peer) && count < LIMITS_GREETINGS_MAX)
             greetings[count++] = peer;
     qsort(greetings, count, sizeof(greetings[0]), compare_greetings);
     for (size_t i = 0; i < count; i = next) {
-        for (next = i + 1; next < count && compare_hosts(greetings[i], greetings[next]) == 0;)
-            next++;
-        if (next - i > most_count ||
-            (next - i == most_count && greetings[i]->number < most[0]->number)) {
-            most_count = next - i;
-            most = greetings + i;
-        }
+        struct peer *of_host = greetings[i];
+        for (next = i + 1; next < count && compare_hosts(greetings[i], greetings[next]) == 0;
+             next++)
+            if (goes_before(greetings[next], of_host))
+                of_host = greetings[next];
+        if (next - i > most || (next - i == most && goes_before(of_host, first)))
+            first = of_host;
+        most = next - i > most ? next - i : most;
     }
-    if (most)
-        conn_close(oldest_silent(most, most_count)->conn, "it has not said Hello, and others came");
+    if (first)
+        conn_close(first->conn, "it has not said Hello, and others came");
 }
 
 int peer_accept(struct device *device, uv_stream_t *listener) {
@@ -597,9 +595,10 @@ int peer_accept(struct device *device, uv_stream_t *listener) {
         free(peer);
         return -ENOMEM;
     }
-    TAILQ_INSERT_TAIL(&device->peers, peer, entry);
-    if (++device->greetings > (size_t)device->config->limits.greetings)
+    if (device->greetings >= (size_t)device->config->limits.greetings)
         drop_a_greeting(device);
+    TAILQ_INSERT_TAIL(&device->peers, peer, entry);
+    device->greetings++;
     rc = uv_accept(listener, (uv_stream_t *)conn_handle(peer->conn));
     if (rc == 0)
         rc = conn_begin(peer->conn, TLS_ACCEPTS, NULL);
@@ -647,6 +646,7 @@ void peer_tick(struct peer *peer, uint64_t now_us) {
 }
 
 void peer_excuse(struct peer *peer, uint64_t us) {
-    peer->started_us += us;
+    uint64_t now_us = device_now_us();
+    peer->started_us = peer->started_us + us < now_us ? peer->started_us + us : now_us;
     conn_excuse(peer->conn, us);
 }

@@ -45,19 +45,6 @@ static void connect_client(struct client *client, const struct daemons *line) {
     client_wait_credit(client);
 }
 
-/* A connection from another address of this machine's. */
-static int connect_from(const char *from, uint16_t port) {
-    struct sockaddr_in own = {.sin_family = AF_INET}, to = {.sin_family = AF_INET};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0);
-    assert_int_equal(inet_pton(AF_INET, from, &own.sin_addr), 1);
-    assert_int_equal(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    to.sin_port = htons(port);
-    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
-    return fd;
-}
-
 static void a_flood_of_silent_connections_keeps_no_other_address_out(void **state) {
     struct client flood[FLOOD], neighbour, status;
     struct daemons line;
@@ -66,10 +53,7 @@ static void a_flood_of_silent_connections_keeps_no_other_address_out(void **stat
     (void)state;
     start(&line, "limits: {greetings: 4, hello_ms: 600000}\n");
     client_init(&neighbour, &oracle, line.all[0].port);
-    client_open(&neighbour);
-    int fd = connect_from("127.0.0.2", line.all[0].port);
-    assert_true(dup2(fd, neighbour.fd) >= 0);
-    close(fd);
+    client_open_from(&neighbour, "127.0.0.2");
 
     for (int i = 0; i < FLOOD; i++) {
         client_init(&flood[i], &oracle, line.all[0].port);

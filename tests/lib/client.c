@@ -262,11 +262,18 @@ void client_fini(struct client *client) {
 }
 
 void client_open(struct client *client) {
+    client_open_from(client, "127.0.0.1");
+}
+
+void client_open_from(struct client *client, const char *from) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(client->port)};
+    struct sockaddr_in own = {.sin_family = AF_INET};
     int one = 1;
+    assert_int_equal(inet_pton(AF_INET, from, &own.sin_addr), 1);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(client->fd >= 0);
+    assert_int_equal(bind(client->fd, (struct sockaddr *)&own, sizeof(own)), 0);
     assert_int_equal(connect(client->fd, (struct sockaddr *)&address, sizeof(address)), 0);
     setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     client->reader = reader_new(&limits, &callbacks, client);

@@ -62,6 +62,7 @@ void client_connect(struct client *client, Convoy__Role role);
 
 /* Only the connection; for those who misbehave. */
 void client_open(struct client *client);
+void client_open_from(struct client *client, const char *from); /* an address of this machine's */
 void client_close(struct client *client);
 
 /* Plays a device: takes a connection that waits at listen_fd (waits for it, too), reads its Hello,

@@ -167,15 +167,17 @@ static void a_hello_that_came_while_the_device_was_late_is_heard(void **state) {
 }
 
 /* The device was late, and more have come than it keeps. */
-static void whose_hello_is_not_read_yet_gives_way_to_nobody(void **state) {
+static void keep_who_said_hello(const char *hello_from, const char *const silent_from[2]) {
     struct scene scene;
     struct client says_hello, silent[2];
-    (void)state;
     start(&scene, "limits: {greetings: 2, hello_ms: 600000}\n");
-    open_client(&scene, &says_hello, NULL);
+    client_init(&says_hello, NULL, scene.port);
+    client_open_from(&says_hello, hello_from);
     say_hello(&says_hello);
-    open_client(&scene, &silent[0], NULL);
-    open_client(&scene, &silent[1], NULL);
+    for (int i = 0; i < 2; i++) {
+        client_init(&silent[i], NULL, scene.port);
+        client_open_from(&silent[i], silent_from[i]);
+    }
     run_until_welcome(&scene, &says_hello);
     assert_true(says_hello.welcomed);
     run_until_welcome(&scene, &silent[0]);
@@ -187,6 +189,12 @@ static void whose_hello_is_not_read_yet_gives_way_to_nobody(void **state) {
     for (int i = 0; i < 2; i++)
         client_fini(&silent[i]);
     finish(&scene);
+}
+
+static void whose_hello_is_not_read_yet_gives_way_to_nobody(void **state) {
+    (void)state;
+    keep_who_said_hello("127.0.0.1", (const char *const[]){"127.0.0.1", "127.0.0.1"});
+    keep_who_said_hello("127.0.0.1", (const char *const[]){"127.0.0.2", "127.0.0.3"});
 }
 
 /* It could not take the client that came back. */
