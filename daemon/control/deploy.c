@@ -151,20 +151,63 @@ static void tell(struct deployment *deployment, Convoy__Code code) {
         done(deployment->arg, &outcome);
 }
 
+/* Another deployment of the same plan, which is in use; NULL: none. */
+static struct deployment *find_same(const struct deployment *deployment) {
+    struct deployment *other;
+    TAILQ_FOREACH(other, &deployment->deploy->all, entry) {
+        if (other != deployment && !other->is_over && other->state == ACTIVE &&
+            memcmp(other->plan->id, deployment->plan->id, SHA256_SIZE) == 0)
+            break;
+    }
+    return other;
+}
+
+/* The deployment whose plan every device of it should hold: the one under way, or else the newest.
+ */
+static struct deployment *find_wanted(const struct deploy *deploy) {
+    struct deployment *deployment;
+    TAILQ_FOREACH(deployment, &deploy->all, entry) {
+        if (!deployment->is_over && deployment->state != BUILDING)
+            break;
+    }
+    return deployment;
+}
+
+/* The pieces that devices have asked for are owed to them by another deployment of the plan. */
+static void hand_over(struct deployment *from, struct deployment *to) {
+    for (size_t i = 1; i < from->count; i++)
+        deploy_hand_over(&from->targets[i], deploy_find_target(to, from->targets[i].link));
+}
+
+/* Devices that were preparing the plan in use may have left that for the plan that has failed: they
+ * are asked again. */
+static void return_to_wanted(const struct deploy *deploy) {
+    struct deployment *wanted = find_wanted(deploy);
+    for (size_t i = 1; wanted && i < wanted->count; i++)
+        if (wanted->targets[i].state == TARGET_PREPARING)
+            set_target(&wanted->targets[i], TARGET_AWAY);
+}
+
 /* Nothing changes: the plan goes where it was prepared. */
 static void fail(struct deployment *deployment, Convoy__Code code) {
-    struct device *device = deployment->deploy->device;
+    struct deploy *deploy = deployment->deploy;
+    struct device *device = deploy->device;
     struct held *held =
         deployment->plan ? planset_find(&device->plans, deployment->plan->id, SHA256_SIZE) : NULL;
+    struct deployment *same = held ? find_same(deployment) : NULL;
     bool is_used = held && (held->active_us || !held->is_deployed);
     tell(deployment, code);
     if (!is_used)
         release(deployment, false);
-    else if (!held->active_us) /* of the configuration: it stays, but nobody is served it now */
+    else if (same)
+        hand_over(deployment, same);
+    else /* it stays, but nobody is served it now */
         release(deployment, true);
     deploy_end(deployment); /* first: device_release() would look for it */
     if (held && !is_used)
         device_release(device, held);
+    return_to_wanted(deploy);
+    deploy_serve(deploy);
 }
 
 /* A device has refused, or cannot be reached. */
@@ -322,17 +365,6 @@ struct target *deploy_find_target(const struct deployment *deployment, const str
     return NULL;
 }
 
-/* The deployment whose plan every device of it should hold: the one under way, or else the newest.
- */
-static struct deployment *find_wanted(const struct deploy *deploy) {
-    struct deployment *deployment;
-    TAILQ_FOREACH(deployment, &deploy->all, entry) {
-        if (!deployment->is_over && deployment->state != BUILDING)
-            break;
-    }
-    return deployment;
-}
-
 void deploy_link_up(struct device *device, struct link *link) {
     const struct deployment *wanted = find_wanted(device->deploy);
     struct target *target = wanted ? deploy_find_target(wanted, link) : NULL;
@@ -386,14 +418,10 @@ void deploy_prepared(struct device *device, struct link *link, const Convoy__Pre
 /* ---- activating ------------------------------------------------------------------------------ */
 
 /* Earlier deployments of the same plan are this one now. */
-static void forget_same(struct deployment *deployment) {
-    struct deployment *other, *next;
-    for (other = TAILQ_FIRST(&deployment->deploy->all); other; other = next) {
-        next = TAILQ_NEXT(other, entry);
-        if (other != deployment && !other->is_over && other->state == ACTIVE &&
-            memcmp(other->plan->id, deployment->plan->id, SHA256_SIZE) == 0)
-            deploy_end(other);
-    }
+static void forget_same(const struct deployment *deployment) {
+    struct deployment *other;
+    while ((other = find_same(deployment)) != NULL)
+        deploy_end(other);
 }
 
 void deploy_plans_changed(struct device *device) {

@@ -24,6 +24,16 @@ void deploy_stop_serving(struct deploy *deploy, struct target *target) {
         deploy->serving = NULL;
 }
 
+void deploy_hand_over(struct target *from, struct target *to) {
+    if (!to || from->bytes == 0 || to->bytes > 0 || to->is_reading)
+        return;
+    to->offset = from->offset;
+    to->bytes = from->bytes;
+    to->is_waiting = true;
+    TAILQ_INSERT_TAIL(&to->deployment->deploy->waiting, to, waiting);
+    deploy_stop_serving(from->deployment->deploy, from);
+}
+
 static bool frames_flow(const struct device *device) {
     return device->flow.jobs > 0 || !flow_is_idle(device);
 }

@@ -113,6 +113,10 @@ void deploy_end(struct deployment *deployment);
 /* Sends the pieces that may be sent now. */
 void deploy_serve(struct deploy *deploy);
 
+/* The piece that from is asked for is owed by to, a target with the same part and link; where there
+ * is none, or to has one to send already, nothing changes. The caller serves. */
+void deploy_hand_over(struct target *from, struct target *to);
+
 /* A target is asked for nothing any more. */
 void deploy_stop_serving(struct deploy *deploy, struct target *target);
 

@@ -1075,19 +1075,26 @@ static void a_plan_whose_ingress_has_gone_makes_room_for_another(void **state) {
 
 /* ---- an ingress whose recruit is the test ---------------------------------------------------- */
 
-/* pi-a is real, pi-b is the test: takes the control link. */
-static void play_recruit(struct scene *scene, struct client *recruit) {
+/* pi-a is real, device i is the test: takes the control link, and no other. */
+static void play_device(struct scene *scene, int i, struct client *recruit) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Welcome welcome = CONVOY__WELCOME__INIT;
     client_init(recruit, &oracle, 0);
-    client_accept(recruit, scene->line.all[1].listen_fd);
-    assert_int_equal(recruit->role, CONVOY__ROLE__ROLE_INGRESS);
+    client_accept(recruit, scene->line.all[i].listen_fd);
+    while (recruit->role != CONVOY__ROLE__ROLE_INGRESS) {
+        client_close(recruit);
+        client_accept(recruit, scene->line.all[i].listen_fd);
+    }
     welcome.version = MESSAGE_VERSION;
-    welcome.node = scene->line.all[1].node;
+    welcome.node = scene->line.all[i].node;
     welcome.max_payload = 64u << 20;
     message.body_case = CONVOY__MESSAGE__BODY_WELCOME;
     message.welcome = &welcome;
     client_send(recruit, &message, NULL, 0);
+}
+
+static void play_recruit(struct scene *scene, struct client *recruit) {
+    play_device(scene, 1, recruit);
 }
 
 /* The same request, times times, in one go. */
@@ -1110,17 +1117,22 @@ static void send_requests(struct client *recruit, const Convoy__Prepare *prepare
     client_send_raw(recruit, data, used);
 }
 
-/* Refuses the plan of the Prepare that came last. */
-static void send_no(struct client *recruit, Convoy__Code code, const char *text) {
+static void refuse_plan(struct client *recruit, uint8_t id[SHA256_SIZE], Convoy__Code code,
+                        const char *text) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Prepared prepared = CONVOY__PREPARED__INIT;
-    prepared.plan = recruit->other->prepare->plan;
+    prepared.plan = (ProtobufCBinaryData){SHA256_SIZE, id};
     prepared.code = code;
     prepared.text = (char *)(uintptr_t)text;
     prepared.node = (char *)(uintptr_t) "pi-b";
     message.body_case = CONVOY__MESSAGE__BODY_PREPARED;
     message.prepared = &prepared;
     client_send(recruit, &message, NULL, 0);
+}
+
+/* Refuses the plan of the Prepare that came last. */
+static void send_no(struct client *recruit, Convoy__Code code, const char *text) {
+    refuse_plan(recruit, recruit->other->prepare->plan.data, code, text);
 }
 
 static void what_a_device_says_no_with_travels_to_who_asked(void **state) {
@@ -1155,6 +1167,84 @@ static void what_a_device_says_no_with_travels_to_who_asked(void **state) {
     client_wait_closed(&recruit);
     assert_int_equal(recruit.other->body_case, CONVOY__MESSAGE__BODY_RELEASE);
     run_frames(&scene, 20);
+    client_fini(&recruit);
+    finish(&scene);
+}
+
+/* A Prepare that is kept: client->other goes with the next message. */
+static void wait_prepare(struct client *recruit, Convoy__Prepare *ret_prepare,
+                         uint8_t ret_part[SHA256_SIZE]) {
+    *ret_prepare = *client_wait_other(recruit, CONVOY__MESSAGE__BODY_PREPARE)->prepare;
+    memcpy(ret_part, ret_prepare->part.data, SHA256_SIZE);
+    ret_prepare->part.data = ret_part;
+}
+
+/* pi-b and pi-c lose the plan that is in use. While they are sent it again, it is deployed once
+ * more, and pi-b refuses: what pi-c has asked for by then still comes. While frames flow, that
+ * waits for pi-b, which is sent a piece first and asks for no other. */
+static void a_refused_plan_ends_everywhere(void **state) {
+    static const size_t cuts[] = {7, 12};
+    struct scene scene;
+    struct client recruits[2];
+    Convoy__Prepare prepare[2];
+    uint8_t parts[2][SHA256_SIZE], id[SHA256_SIZE];
+    (void)state;
+    start(&scene, 3, (const char *const[]){"heartbeat_ms: 60000\n", "", ""});
+    assert_int_equal(apply(&scene, 3, cuts)->code, CONVOY__CODE__CODE_OK);
+    run_frames(&scene, 20);
+    for (int i = 1; i < 3; i++)
+        daemons_kill(&scene.line, i);
+    for (int i = 0; i < 2; i++) {
+        play_device(&scene, i + 1, &recruits[i]);
+        wait_prepare(&recruits[i], &prepare[i], parts[i]);
+    }
+    plan_id(&scene, 3, cuts, id);
+
+    send_apply(&scene, 3, cuts);
+    for (int i = 0; i < 2; i++)
+        client_wait_other(&recruits[i], CONVOY__MESSAGE__BODY_PREPARE);
+    scene.client.target += 100;
+    client_push(&scene.client);
+    send_requests(&recruits[0], &prepare[0], 0, CHUNK, 1);
+    client_wait_other(&recruits[0], CONVOY__MESSAGE__BODY_PART_CHUNK);
+    client_read(&scene.client, 0);
+    client_push(&scene.client);
+    send_requests(&recruits[1], &prepare[1], 0, CHUNK, 1);
+    client_status(&scene.admin); /* so that has been read before this: */
+    refuse_plan(&recruits[0], id, CONVOY__CODE__CODE_NO_MEMORY, "not again");
+
+    assert_int_equal(wait_applied(&scene)->code, CONVOY__CODE__CODE_NO_MEMORY);
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (recruits[1].chunks == 0) {
+        assert_true(client_read(&recruits[1], 20));
+        assert_true(daemons_now_ms() < until);
+    }
+    run_frames(&scene, 20);
+    for (int i = 0; i < 2; i++)
+        client_fini(&recruits[i]);
+    finish(&scene);
+}
+
+/* pi-b is preparing the plan in use when it is told of another, and refuses that. */
+static void a_device_that_refuses_a_plan_is_asked_for_the_one_in_use_again(void **state) {
+    struct scene scene;
+    struct client recruit;
+    Convoy__Prepare first, again;
+    uint8_t part[SHA256_SIZE], part_again[SHA256_SIZE];
+    (void)state;
+    start(&scene, 2, (const char *const[]){"heartbeat_ms: 60000\n", ""});
+    assert_int_equal(apply(&scene, 2, (const size_t[]){7})->code, CONVOY__CODE__CODE_OK);
+    daemons_kill(&scene.line, 1);
+    play_recruit(&scene, &recruit);
+    wait_prepare(&recruit, &first, part);
+
+    send_apply(&scene, 2, (const size_t[]){12});
+    client_wait_other(&recruit, CONVOY__MESSAGE__BODY_PREPARE);
+    send_no(&recruit, CONVOY__CODE__CODE_NO_MEMORY, "not that one");
+    wait_prepare(&recruit, &again, part_again);
+
+    assert_memory_equal(part_again, part, SHA256_SIZE);
+    assert_int_equal(wait_applied(&scene)->code, CONVOY__CODE__CODE_NO_MEMORY);
     client_fini(&recruit);
     finish(&scene);
 }
@@ -1322,6 +1412,8 @@ int main(void) {
         cmocka_unit_test(a_piece_that_is_on_its_way_when_plans_change_is_thrown_away),
         cmocka_unit_test(a_plan_whose_ingress_has_gone_makes_room_for_another),
         cmocka_unit_test(what_a_device_says_no_with_travels_to_who_asked),
+        cmocka_unit_test(a_refused_plan_ends_everywhere),
+        cmocka_unit_test(a_device_that_refuses_a_plan_is_asked_for_the_one_in_use_again),
         cmocka_unit_test(a_device_is_sent_pieces_of_its_part_and_of_nothing_else),
         cmocka_unit_test(a_device_that_never_gets_ready_is_given_up),
         cmocka_unit_test(a_device_that_hangs_while_it_prepares_is_given_up),

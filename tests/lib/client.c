@@ -154,6 +154,7 @@ static void keep_other(struct client *client, const struct message *message) {
     client->other = convoy__message__unpack(NULL, size, copy);
     client->others++;
     client->other_bytes = message->payload_bytes;
+    client->chunks += message->header->body_case == CONVOY__MESSAGE__BODY_PART_CHUNK;
     free(copy);
 }
 

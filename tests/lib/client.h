@@ -46,6 +46,7 @@ struct client {
     size_t frames, hellos;
     Convoy__Message *other; /* the last message of a kind that has no place above, or NULL */
     size_t others;
+    size_t chunks;      /* pieces of parts among them */
     size_t other_bytes; /* of its payload, which lies in payload until the next one comes */
     int fd;             /* -1: not connected */
     uint32_t credits;
