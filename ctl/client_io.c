@@ -503,6 +503,13 @@ static void pause_between(struct client *client, uint64_t us) {
     }
 }
 
+/* An error says how long one attempt took: it is said what all of them took, too. */
+static void tell_attempts(struct err *err, unsigned attempts, uint64_t us) {
+    struct err last = *err;
+    if (attempts > 1)
+        err_set(err, 0, "%.400s (%u attempts in %.1f s)", last.text, attempts, (double)us / 1e6);
+}
+
 void *client_thread(void *arg) {
     struct client *client = arg;
     struct err err = {{0}};
@@ -523,8 +530,10 @@ void *client_thread(void *arg) {
         }
         uint64_t patience = client->welcomed ? client->params.retry_ms : client->params.wait_ms;
         uint64_t wait = pause_us(attempts++);
-        if (clock_us() + wait - lost_us > patience * 1000 && attempts >= least_tries(client, rc))
+        if (clock_us() + wait - lost_us > patience * 1000 && attempts >= least_tries(client, rc)) {
+            tell_attempts(&err, attempts, clock_us() - lost_us);
             break;
+        }
         pause_between(client, wait);
     }
     client->failure = must_stop(client) ? -ECANCELED : rc;

@@ -798,6 +798,8 @@ static void every_bad_greeting_is_a_sentence(void **state) {
         assert_true(client_new(&params, &client, &err) < 0);
         if (!strstr(err.text, cases[i].says))
             fail_msg("case %zu says '%s'", i, err.text);
+        if (cases[i].script == script_hang_up) /* not only what the last one took */
+            assert_non_null(strstr(err.text, " (4 attempts in "));
         fake_end(fake);
     }
 }
