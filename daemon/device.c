@@ -170,7 +170,7 @@ struct held_settings device_settings(const struct device *device) {
 }
 
 void device_adopt(struct device *device, struct held *held) {
-    struct held *dropped = NULL;
+    struct held *dropped = NULL, *excess;
     uint64_t now_us = device_now_us();
     if (held) {
         held = planset_add(&device->plans, held, now_us, &dropped);
@@ -186,6 +186,8 @@ void device_adopt(struct device *device, struct held *held) {
     }
     if (dropped)
         release_plan(device, dropped);
+    while ((excess = planset_take_excess(&device->plans)))
+        release_plan(device, excess);
     match_links(device);
     device_plans_changed(device);
 }
@@ -518,8 +520,7 @@ static void excuse_all(struct device *device, uint64_t us, uint64_t now_us) {
     for (peer = TAILQ_FIRST(&device->peers); peer; peer = peer_next(peer))
         peer_excuse(peer, us);
     TAILQ_FOREACH(session, &device->sessions.list, link) {
-        uint64_t since_us = session->away_since_us + us;
-        session->away_since_us = since_us < now_us ? since_us : now_us;
+        session->away_since_us = conn_excused(session->away_since_us, us, now_us);
     }
 }
 

@@ -20,12 +20,12 @@ static size_t index_of(const struct planset *set, const uint8_t *id) {
     return i;
 }
 
-/* Which plan makes room: the oldest that no frame is under, one that leads nowhere before one that
- * the line may live on; or else the oldest. */
-static size_t least_needed(const struct planset *set) {
+/* Which plan makes room, of those from `from` on: the oldest that no frame is under, one that leads
+ * nowhere before one that the line may live on; or else the oldest. */
+static size_t least_needed(const struct planset *set, size_t from) {
     size_t idle = set->count - 1;
     bool found = false;
-    for (size_t i = set->count; i-- > 0;) {
+    for (size_t i = set->count; i-- > from;) {
         if (set->plans[i]->frames > 0)
             continue;
         if (!held_is_ready(set->plans[i]))
@@ -35,6 +35,10 @@ static size_t least_needed(const struct planset *set) {
         found = true;
     }
     return idle;
+}
+
+static size_t limit_of(const struct planset *set) {
+    return set->limit ? set->limit : PLANSET_MAX;
 }
 
 struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us,
@@ -50,13 +54,22 @@ struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us
         held_unref(held);
         remove_at(set, at);
         held = known;
-    } else if (set->count >= (set->limit ? set->limit : PLANSET_MAX)) {
-        at = least_needed(set);
+    } else if (set->count >= limit_of(set)) {
+        at = least_needed(set, 0);
         *ret_dropped = set->plans[at];
         remove_at(set, at);
     }
     held->since_us = now_us;
     insert_newest(set, held);
+    return held;
+}
+
+struct held *planset_take_excess(struct planset *set) {
+    if (set->count <= limit_of(set))
+        return NULL;
+    size_t at = least_needed(set, 1);
+    struct held *held = set->plans[at];
+    remove_at(set, at);
     return held;
 }
 

@@ -25,6 +25,10 @@ struct planset {
 struct held *planset_add(struct planset *set, struct held *held, uint64_t now_us,
                          struct held **ret_dropped);
 
+/* Takes a plan out that is too many since the limit was lowered, never the newest, for the caller
+ * to release; NULL: none is. */
+struct held *planset_take_excess(struct planset *set);
+
 /* The configuration names no plan any more: those that are left are old ones, but for a newest one
  * that is deployed. */
 void planset_retire(struct planset *set);

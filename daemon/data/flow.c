@@ -157,7 +157,7 @@ static size_t lay_out_segments(const struct frame *frame, const size_t *offsets,
     return n;
 }
 
-static void on_delivered(void *arg, int status);
+static void on_delivered(void *arg, const struct conn *conn, int status);
 
 /* Sends an answered frame to where it came from, or keeps it for a client that is away. */
 static void deliver(struct device *device, struct frame *frame) {
@@ -189,12 +189,15 @@ static void deliver(struct device *device, struct frame *frame) {
         frame_move(frame, &session_of(origin)->answered);
 }
 
-static void on_delivered(void *arg, int status) {
+/* What an older connection of a session's client has written may never have come: only of the
+ * present one is it noted. */
+static void on_delivered(void *arg, const struct conn *conn, int status) {
     struct frame *frame = arg;
     struct device *device = frame->device;
     if (frame->state != FRAME_DROPPED) {
         if (status == 0) {
-            if (frame->origin->is_session)
+            struct peer *peer = frame->origin->peer;
+            if (frame->origin->is_session && peer && peer_conn(peer) == conn)
                 session_note_delivered(session_of(frame->origin), frame);
             frame_end(&device->flow, frame);
         } else if (frame->origin->is_session) {
@@ -816,12 +819,13 @@ void flow_computed(void *arg, struct frame *frame) {
 
 /* ---- sending on ------------------------------------------------------------------------------ */
 
-static void on_sent(void *arg, int status) {
+/* The end of a write; of an earlier attempt perhaps, on a link that was closed meanwhile. */
+static void on_sent(void *arg, const struct conn *conn, int status) {
     struct frame *frame = arg;
     struct device *device = frame->device;
     if (status == 0)
         device->flow.stats.frames_out++;
-    if (status == 0 && frame->state == FRAME_SENDING) {
+    if (status == 0 && frame->state == FRAME_SENDING && frame->link->conn == conn) {
         set_state(&device->flow, frame, FRAME_SENT);
         drop_output(frame);
         if (!frame->origin->is_session) {

@@ -414,7 +414,7 @@ void link_tick(struct link *link, uint64_t now_us) {
 }
 
 void link_excuse(struct link *link, uint64_t us) {
-    link->since_us += us;
+    link->since_us = conn_excused(link->since_us, us, device_now_us());
     if (link->conn)
         conn_excuse(link->conn, us);
 }

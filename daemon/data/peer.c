@@ -646,7 +646,6 @@ void peer_tick(struct peer *peer, uint64_t now_us) {
 }
 
 void peer_excuse(struct peer *peer, uint64_t us) {
-    uint64_t now_us = device_now_us();
-    peer->started_us = peer->started_us + us < now_us ? peer->started_us + us : now_us;
+    peer->started_us = conn_excused(peer->started_us, us, device_now_us());
     conn_excuse(peer->conn, us);
 }

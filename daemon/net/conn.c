@@ -221,7 +221,7 @@ static void out_finish(struct conn *conn, struct out *out, int status) {
     conn->queued_small -= out->is_small;
     TAILQ_INSERT_HEAD(&conn->net->free, out, link);
     if (done)
-        done(arg, status);
+        done(arg, conn, status);
 }
 
 static void out_enqueue(struct conn *conn, struct out_list *list, struct out *out) {
@@ -894,10 +894,15 @@ bool conn_has_unread(const struct conn *conn) {
            ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
+uint64_t conn_excused(uint64_t since_us, uint64_t us, uint64_t now_us) {
+    return since_us >= now_us || us > now_us - since_us ? now_us : since_us + us;
+}
+
 void conn_excuse(struct conn *conn, uint64_t us) {
-    conn->last_rx_us += us;
+    uint64_t now = now_us();
+    conn->last_rx_us = conn_excused(conn->last_rx_us, us, now);
     if (conn->stuck_since_us > 0) /* it has been asked about */
-        conn->stuck_since_us += us;
+        conn->stuck_since_us = conn_excused(conn->stuck_since_us, us, now);
 }
 
 /* Changes whenever bytes have gone from our queue to the kernel's, or from there to the peer. */

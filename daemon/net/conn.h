@@ -62,8 +62,8 @@ struct segment {
 };
 
 /* status 0: the kernel has all of the message, or it is encrypted and goes there next. Else it will
- * never be written. */
-typedef void conn_done(void *arg, int status);
+ * never be written. conn is the one that it was given to, whose owner may have closed it. */
+typedef void conn_done(void *arg, const struct conn *conn, int status);
 
 /* A connection that is not connected yet, with its handle initialised. 0, -ENOMEM, or libuv's
  * error. After success the only way out is conn_close() or conn_goodbye(). */
@@ -121,6 +121,10 @@ bool conn_has_unread(const struct conn *conn);
 /* Something waits to be written, and for limits.write_ms neither the kernel nor the peer's has
  * taken any of it. To be asked now and then: a change is seen when it is asked. */
 bool conn_is_stuck(struct conn *conn, uint64_t now_us);
+
+/* A moment from which a peer's time runs, after this thread was away for us: later by that, but
+ * never later than now. What came after the absence ran from then already. */
+uint64_t conn_excused(uint64_t since_us, uint64_t us, uint64_t now_us);
 
 /* The owner's own thread was away: whatever the peer may have sent meanwhile is not its fault. */
 void conn_excuse(struct conn *conn, uint64_t us);

@@ -174,8 +174,9 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static void on_done(void *arg, int status) {
+static void on_done(void *arg, const struct conn *conn, int status) {
     struct pair *pair = arg;
+    assert_ptr_equal(conn, pair->conn);
     if (status == 0)
         pair->done++;
 }

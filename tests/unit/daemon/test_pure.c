@@ -1,8 +1,10 @@
 /* The daemon's cores that know no sockets: back-off, windows, buffers, flights. */
 #include "daemon/data/flow.h"
 #include "daemon/data/frame.h"
+#include "daemon/data/link.h"
 #include "daemon/data/pool.h"
 #include "daemon/data/window.h"
+#include "daemon/device.h"
 #include "daemon/net/backoff.h"
 
 #include <errno.h>
@@ -47,6 +49,49 @@ static void backoffs_of_two_devices_do_not_keep_step(void **state) {
     for (int i = 0; i < 50; i++)
         same += backoff_next(&a) == backoff_next(&b);
     assert_true(same < 10);
+}
+
+/* ---- excuses --------------------------------------------------------------------------------- */
+
+#define SECOND UINT64_C(1000000)
+#define NOW    (1000 * SECOND)
+
+static void what_is_excused_begins_later_but_never_in_the_future(void **state) {
+    static const struct {
+        uint64_t since_us, us, expected_us;
+    } cases[] = {
+        {NOW - 10 * SECOND, 3 * SECOND, NOW - 7 * SECOND},
+        {NOW - 10 * SECOND, 10 * SECOND, NOW},
+        {NOW - 10 * SECOND, 3600 * SECOND, NOW}, /* it began while this device was away */
+        {NOW - 10 * SECOND, UINT64_MAX, NOW},
+        {NOW, 3600 * SECOND, NOW}, /* heard of since then */
+        {NOW + 5, SECOND, NOW},    /* the clock is read more than once */
+        {NOW - 10 * SECOND, 0, NOW - 10 * SECOND},
+        {0, 2 * SECOND, 2 * SECOND},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_int_equal(conn_excused(cases[i].since_us, cases[i].us, NOW), cases[i].expected_us);
+}
+
+/* One that waits for an answer to its attempt to connect: it has no other times. */
+static void a_link_is_excused_for_what_its_device_was_away(void **state) {
+    static const struct {
+        uint64_t age_us, us, expected_age_us;
+    } cases[] = {
+        {10 * SECOND, 4 * SECOND, 6 * SECOND},
+        {10 * SECOND, 3600 * SECOND, 0},
+        {0, 3600 * SECOND, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t before_us = device_now_us();
+        struct link link = {.state = LINK_CONNECTING, .since_us = before_us - cases[i].age_us};
+        link_excuse(&link, cases[i].us);
+        uint64_t after_us = device_now_us();
+        assert_in_range(link.since_us, before_us - cases[i].expected_age_us,
+                        after_us - cases[i].expected_age_us);
+    }
 }
 
 /* ---- windows --------------------------------------------------------------------------------- */
@@ -335,6 +380,8 @@ int main(void) {
         cmocka_unit_test(backoff_doubles_from_100_ms_to_5_s_with_jitter_below),
         cmocka_unit_test(backoff_starts_over_after_a_success),
         cmocka_unit_test(backoffs_of_two_devices_do_not_keep_step),
+        cmocka_unit_test(what_is_excused_begins_later_but_never_in_the_future),
+        cmocka_unit_test(a_link_is_excused_for_what_its_device_was_away),
         cmocka_unit_test(a_window_grants_its_limit_once),
         cmocka_unit_test(a_frame_without_a_credit_is_refused),
         cmocka_unit_test(a_credit_returns_when_its_slot_is_free),

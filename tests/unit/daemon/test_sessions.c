@@ -209,6 +209,29 @@ static void a_plan_too_many_takes_the_place_of_the_oldest_that_no_frame_is_under
     planset_clear(&set);
 }
 
+static void when_the_limit_is_lowered_all_that_are_too_many_go_but_the_newest(void **state) {
+    struct planset set = {.limit = 4};
+    struct held *plans[4], *taken;
+    (void)state;
+    for (uint8_t i = 0; i < 4; i++)
+        plans[i] = add(&set, new_held(i, 0, 1), i);
+    plans[0]->frames = 1;
+    assert_null(planset_take_excess(&set));
+    set.limit = 2;
+    for (size_t i = 1; i < 3; i++) {
+        taken = planset_take_excess(&set);
+        assert_ptr_equal(taken, plans[i]);
+        held_unref(taken);
+    }
+    assert_null(planset_take_excess(&set));
+    set.limit = 1; /* a frame is under it, but there is no other */
+    taken = planset_take_excess(&set);
+    assert_ptr_equal(taken, plans[0]);
+    held_unref(taken);
+    assert_ptr_equal(planset_newest(&set), plans[3]);
+    planset_clear(&set);
+}
+
 static void an_older_plan_stays_until_frames_come_under_the_newest_only(void **state) {
     struct planset set = {.count = 0};
     (void)state;
@@ -265,6 +288,7 @@ int main(void) {
         cmocka_unit_test(only_plans_that_lead_to_their_end_are_announced_and_none_that_starts_here),
         cmocka_unit_test(a_known_plan_becomes_the_newest_again),
         cmocka_unit_test(a_plan_too_many_takes_the_place_of_the_oldest_that_no_frame_is_under),
+        cmocka_unit_test(when_the_limit_is_lowered_all_that_are_too_many_go_but_the_newest),
         cmocka_unit_test(an_older_plan_stays_until_frames_come_under_the_newest_only),
         cmocka_unit_test(a_plan_that_came_back_is_not_taken_for_settled_by_its_past),
         cmocka_unit_test(without_a_plan_in_the_configuration_all_go_when_they_are_not_used),
