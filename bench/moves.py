@@ -12,7 +12,7 @@ import time
 import numpy
 
 import figures
-from emulation import EmulationError, in_space
+from emulation import EmulationError, cpu_seconds, in_space
 
 PORT = 7433
 SETTLE_S = 6.0     # of a measurement, once the cuts rest
@@ -120,8 +120,9 @@ class Feed(threading.Thread):
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def longest_gap(self, begin, end):
+        """(how long, when it began) of the longest time without a result."""
         times = [when for when, _ in list(self.results) if begin <= when <= end]
-        return max((b - a for a, b in zip(times, times[1:])), default=math.inf)
+        return max(((b - a, a) for a, b in zip(times, times[1:])), default=(math.inf, begin))
 
     def latencies_ms(self, begin, end):
         return [1e3 * latency for when, latency in list(self.results) if begin <= when <= end]
@@ -151,6 +152,7 @@ class AutoLine:
         self.program, self.ctl, self.work = program, ctl, work
         self.devices = devices
         self.to = f"{devices[0].address}:{PORT}"
+        self.pids = {}  # of each device that runs, by its index
         self.path = os.path.join(work, "auto.yaml")
         neighbours = "".join(f"  - {{node: n{device.index}, address: '{device.address}:{PORT}'}}\n" for device in devices[1:])
         with open(self.path, "w", encoding="utf-8") as file:
@@ -167,7 +169,12 @@ class AutoLine:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(f"insecure: true\nworkers: 1\nthreads: 1\nlisten: {device.address}:{PORT}\nstate: {self.state(index)}\n")
         with open(os.path.join(self.work, f"auto-n{index}.log"), "wb") as out:
-            device.spawn([self.program, "--config", path, "--node", f"n{index}"], stdout=out, stderr=subprocess.STDOUT)
+            daemon = device.spawn([self.program, "--config", path, "--node", f"n{index}"], stdout=out, stderr=subprocess.STDOUT)
+        self.pids[index] = daemon.pid
+
+    def cpu(self):
+        """CPU seconds so far of each device, of all its threads and of its loop."""
+        return {index: (cpu_seconds(pid), cpu_seconds(pid, pid)) for index, pid in self.pids.items()}
 
     def status(self):
         done = self.devices[0].beside([self.ctl, "status", "--json", "--to", self.to], stdout=subprocess.PIPE,
@@ -207,20 +214,24 @@ def watch_move(line, feed, before, begin):
             raise EmulationError("the cuts do not come to rest")
 
 
-def judge(feed, name, begin, moved, bound, before_fps):
+def judge(line, feed, name, begin, moved, bound, before_fps):
     """What an event did: figures of the time from it to the last move, and of SETTLE_S after that."""
     rest = begin + (moved or 0)
-    time.sleep(max(0, rest + REST_S + SETTLE_S - time.monotonic()))
+    time.sleep(max(0, rest + REST_S - time.monotonic()))
+    settled, cpu = time.monotonic(), line.cpu()
+    time.sleep(SETTLE_S)
     feed.check()
-    end = time.monotonic()
-    after = feed.fps(end - SETTLE_S, end)
+    end, used = time.monotonic(), line.cpu()
+    after = feed.fps(settled, end)
+    busy = {f"n{index}": [round((now - before) / (end - settled), 4) for now, before in zip(used[index], cpu[index])] for index in cpu}
     slowest = min(value for value in (before_fps, after, feed.fps(begin + 0.5, max(rest, begin + 2))) if value > 0)
-    latencies = feed.latencies_ms(end - SETTLE_S, end)
-    gap, limit = feed.longest_gap(begin, rest + REST_S), 2 / slowest + GAP_EXTRA_S
+    latencies = feed.latencies_ms(settled, end)
+    (gap, gap_at), limit = feed.longest_gap(begin, rest + REST_S), 2 / slowest + GAP_EXTRA_S
     return {"event": name, "move_s": round(moved, 2) if moved else None, "fps_before": round(before_fps, 3), "fps": round(after, 3),
             "bound_fps": round(bound, 3), "share_of_bound": round(after / bound, 3), "longest_gap_ms": round(1e3 * gap, 1),
             "gap_limit_ms": round(1e3 * limit, 1), "p50_ms": round(figures.quantile(latencies, 0.5), 2),
-            "p99_ms": round(figures.quantile(latencies, 0.99), 2)}
+            "p99_ms": round(figures.quantile(latencies, 0.99), 2), "begin_s": round(begin, 3), "gap_at_s": round(gap_at - begin, 3),
+            "cpu_and_loop": busy}
 
 
 def run(line, network, messages, events, bound_fps):
@@ -242,14 +253,14 @@ def run(line, network, messages, events, bound_fps):
     try:
         begin = time.monotonic()
         _, cuts = watch_move_or_rest(line, feed, line.cuts())
-        rows.append(judge(feed, "frames flow", begin, None, bound_fps(2), feed.fps(begin, time.monotonic())))
+        rows.append(judge(line, feed, "frames flow", begin, None, bound_fps(2), feed.fps(begin, time.monotonic())))
         rows[0]["devices"] = 2
         for name, act, devices in events:
             before, cuts = rows[-1]["fps"], line.cuts() or cuts
             begin = time.monotonic()
             act()
             moved, cuts = watch_move(line, feed, cuts, begin)
-            rows.append({**judge(feed, name, begin, moved, bound_fps(devices), before), "devices": devices})
+            rows.append({**judge(line, feed, name, begin, moved, bound_fps(devices), before), "devices": devices})
             rows[-1]["cuts"] = cuts
     finally:
         lost = feed.stop()

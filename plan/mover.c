@@ -15,11 +15,16 @@
 #define SPREAD_US     60e6 /* time constant of the variance of measurements */
 #define SPREAD_MOST   0.3  /* a measurement that is farther off is a change, not noise */
 #define SPREAD_FACTOR 2    /* standard deviations of noise that a gain must stand out of */
+#define SURE_GAIN     0.3  /* a gain that is no noise for certain, with ... */
+#define SURE_FACTOR   6    /* ... so many standard deviations */
+#define KNOWN         10   /* measurements, after which a variance is believed */
+#define ODD_FACTOR    4    /* standard deviations of single measurements: farther off is odd */
 #define WORSE         0.95 /* of what the ingress would do alone: a line that does less is none */
 #define TOLERANCE     0.02 /* of the planner: lines this near count as equal */
 
 const struct mover_options mover_defaults = {.gain = 0.08,
                                              .hold_us = 3000000,
+                                             .sure_us = 1000000,
                                              .cool_us = 6000000,
                                              .smooth_us = 2000000,
                                              .forget_us = 600000000};
@@ -38,6 +43,8 @@ void mover_init(struct mover *mover, const struct cost_network *network, const d
 
 void mover_device_there(struct mover *mover, size_t device, int workers, uint64_t memory) {
     struct mover_device *at = &mover->devices[device];
+    if (!at->is_there)
+        mover->alone_until_us = 0;
     at->is_there = true;
     at->workers = workers > 1 ? workers : 1;
     at->memory = memory;
@@ -74,12 +81,37 @@ void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t
     if (!(time_us > 0) || !(reference > 0) || !(slowness < SLOWNESS_MAX) ||
         !(slowness > 1 / SLOWNESS_MAX))
         return;
-    double off = fabs(log(slowness / at->slowness));
-    if (at->time_us && off < SPREAD_MOST)
+    double off = log(slowness / at->slowness);
+    if (at->time_us && fabs(off) < SPREAD_MOST)
         at->variance += (off * off - at->variance) * weight(now_us, at->time_us, SPREAD_US);
-    at->slowness = blend(mover, at->slowness, slowness, fmin(1, reference / total / WHOLE), now_us,
-                         at->time_us);
+    bool is_odd = at->samples >= KNOWN && reference >= WHOLE * total &&
+                  fabs(off) > fmax(SPREAD_MOST, ODD_FACTOR * sqrt(at->variance));
+    if (is_odd && at->odd * off > 0 && fabs(off - at->odd) < SPREAD_MOST) {
+        at->slowness *= exp((off + at->odd) / 2);
+        is_odd = false;
+    } else if (!is_odd) {
+        at->slowness = blend(mover, at->slowness, slowness, fmin(1, reference / total / WHOLE),
+                             now_us, at->time_us);
+    }
+    at->odd = is_odd ? off : 0;
+    at->samples += at->samples < KNOWN;
     at->time_us = now_us;
+}
+
+void mover_note_loop(struct mover *mover, uint64_t now_us, size_t device, size_t first, size_t last,
+                     double loop_us) {
+    struct mover_device *at = &mover->devices[device];
+    size_t layers = mover->network.layers;
+    const uint64_t *cuts = mover->network.cut_bytes;
+    double ends = (double)((first > 0) + (last < layers));
+    double bytes = (first > 0 ? (double)cuts[first] : 0) +
+                   (last < layers ? (double)cuts[last] : 0) + ends * (double)cuts[layers];
+    double own = fmax(0, loop_us - bytes * at->byte_us - 2 * ends * at->message_us);
+    if (!(loop_us >= 0) || !isfinite(loop_us))
+        return;
+    at->frame_us +=
+        (own - at->frame_us) * weight(now_us, at->frame_at, (double)mover->options.smooth_us);
+    at->frame_at = now_us;
 }
 
 void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t to, double rate,
@@ -120,6 +152,7 @@ static double alone_fps(const struct mover *mover) {
     double us = 0;
     for (size_t i = 0; i < mover->network.layers; i++)
         us += mover->reference_us[i] * mover->devices[0].slowness;
+    us += mover->devices[0].frame_us;
     return us > 0 ? 1e6 * mover->devices[0].workers / us : 0;
 }
 
@@ -188,6 +221,7 @@ static void add_device(struct mover_problem *problem, const struct mover *mover,
     problem->number[d] = n;
     problem->devices[n] = (struct cost_device){.layer_us = times,
                                                .workers = at->workers,
+                                               .frame_us = at->frame_us,
                                                .send_rate = at->rate,
                                                .receive_rate = at->rate,
                                                .byte_us = at->byte_us,
@@ -277,6 +311,15 @@ static double noise(const struct mover *mover) {
     return sqrt(most * share / (2 - share));
 }
 
+/* Whether the noise of all measurements is known. */
+static bool is_noise_known(const struct mover *mover) {
+    for (size_t d = 0; d < mover->count; d++)
+        if (mover->devices[d].is_there && mover->devices[d].samples > 0 &&
+            mover->devices[d].samples < KNOWN)
+            return false;
+    return true;
+}
+
 enum mover_verdict mover_decide(struct mover *mover, uint64_t now_us, double current_us,
                                 double best_us) {
     const struct mover_options *options = &mover->options;
@@ -290,7 +333,9 @@ enum mover_verdict mover_decide(struct mover *mover, uint64_t now_us, double cur
     }
     if (mover->better_us == 0)
         mover->better_us = now_us ? now_us : 1;
-    if (now_us < mover->better_us + options->hold_us)
+    double sure_gain = fmax(SURE_GAIN, options->gain + SURE_FACTOR * noise(mover));
+    bool is_sure = is_noise_known(mover) && best_us * (1 + sure_gain) <= current_us;
+    if (now_us < mover->better_us + (is_sure ? options->sure_us : options->hold_us))
         return MOVER_WAIT;
     if (mover->moved_us && now_us < mover->moved_us + options->cool_us)
         return MOVER_COOL;

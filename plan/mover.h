@@ -15,7 +15,8 @@
 struct mover_options {
     double gain; /* predicted, in frames per second, that a move must bring: 0.08, and more where
                   * measurements are noisy */
-    uint64_t hold_us;   /* it must be there for so long: 3 s */
+    uint64_t hold_us;   /* it must be there for so long: 3 s ... */
+    uint64_t sure_us;   /* ... or, where it stands out far enough to be no noise: 1 s */
     uint64_t cool_us;   /* from one move to the next: 6 s */
     uint64_t smooth_us; /* time constant of what is measured: 2 s */
     uint64_t forget_us; /* what is known of a device that has run nothing for so long is forgotten,
@@ -29,12 +30,16 @@ extern const struct mover_options mover_defaults;
 struct mover_device {
     bool is_there; /* it can be used */
     int workers;
-    uint64_t memory; /* for one more stage beside what it runs; UINT64_MAX: not limited */
-    double slowness; /* its time by the reference's; 1 until it was measured */
-    double variance; /* of single measurements of it, in logarithms */
-    double rate;     /* of its port, bytes per microsecond; INFINITY until it was measured */
+    uint64_t memory;  /* for one more stage beside what it runs; UINT64_MAX: not limited */
+    double slowness;  /* its time by the reference's; 1 until it was measured */
+    double variance;  /* of single measurements of it, in logarithms */
+    unsigned samples; /* how many, up to those that tell the variance */
+    double odd;       /* the last one by the average, where it was far off, in logarithms; 0: not */
+    double rate;      /* of its port, bytes per microsecond; INFINITY until it was measured */
     uint64_t time_us, rate_us;  /* when these two were last measured; 0: never */
     double byte_us, message_us; /* CPU time that a byte and a message cost it; 0: not measured */
+    double frame_us;   /* that a frame costs it beside its layers and those; 0: not measured */
+    uint64_t frame_at; /* when that was last measured; 0: never */
 };
 
 enum mover_verdict {
@@ -63,15 +68,23 @@ void mover_init(struct mover *mover, const struct cost_network *network, const d
                 size_t count, const struct mover_options *options);
 
 /* A device has joined, with so many workers and so much memory, or left. What was measured of it is
- * kept while it is away. */
+ * kept while it is away. One that joins ends the time in which no other than the ingress is planned
+ * for: lines with it have not been tried. */
 void mover_device_there(struct mover *mover, size_t device, int workers, uint64_t memory);
 void mover_device_gone(struct mover *mover, size_t device);
 
 /* A frame took time_us in layers [first, last) of a device, on average over the last second or so.
  * Samples that are no time, or of layers that take none, do not count; those of less than a tenth
- * of the model count less, as they say little of its other layers. */
+ * of the model count less, as they say little of its other layers. Two in a row that are far off
+ * the same way are a change, and count whole. */
 void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t first, size_t last,
                      double time_us);
+
+/* While a device ran layers [first, last), its messages and all else beside its layers took CPU
+ * time loop_us per frame, on average over the last second or so. What is not of its messages to
+ * other devices is what a frame costs it wherever the cuts are: the ingress has its clients. */
+void mover_note_loop(struct mover *mover, uint64_t now_us, size_t device, size_t first, size_t last,
+                     double loop_us);
 
 /* Messages went from one device to another at this rate; busy, 0 to 1: how far the link was the
  * limit: one that is seldom full tells little about its rate. Where the rate is below both ports'

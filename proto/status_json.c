@@ -123,6 +123,7 @@ static json_t *device_json(const Convoy__StageStatus *s) {
     json_t *o = json_object();
     json_object_set_new(o, "cpu", s->cpu[0] ? json_text(s->cpu) : json_null());
     json_object_set_new(o, "cores", s->cores ? json_integer(s->cores) : json_null());
+    json_object_set_new(o, "cpu_quota", s->cpu_quota > 0 ? json_number(s->cpu_quota) : json_null());
     json_object_set_new(o, "memory_available",
                         s->memory_available ? json_integer((json_int_t)s->memory_available)
                                             : json_null());

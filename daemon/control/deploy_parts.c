@@ -1,13 +1,15 @@
 /* How parts are served: a device asks for one piece at a time, libuv's pool reads it, and it goes
  * out as a PartChunk.
  *
- * Pace: the time from a piece to the next request is what the piece took on its way. While frames
- * are under way here, one piece is sent at a time over all targets, and then nothing for PACE times
- * as long: a quarter of the link's time at most. */
+ * Pace: while frames are under way here, one piece is sent at a time over all targets, and then
+ * nothing for PACE times as long as the link was busy with it: a quarter of the link's time at
+ * most. That is what its rate says, or else, and at most, the time from the piece to the next
+ * request; and nothing for that time at least. */
 #include "daemon/control/deploy_private.h"
 
 #include "daemon/log.h"
 
+#include <math.h>
 #include <string.h>
 
 #define PACE         3
@@ -56,6 +58,7 @@ static void send_piece(struct target *target, size_t bytes) {
     if (rc < 0 && rc != -ENOTCONN)
         conn_close(target->link->conn, "out of memory");
     target->bytes = 0;
+    target->piece_bytes = (uint32_t)bytes;
     target->piece_us = target->since_us = device_now_us();
     deploy_device_of(target)->sent_bytes += bytes;
 }
@@ -135,13 +138,26 @@ void deploy_serve(struct deploy *deploy) {
     }
 }
 
+/* How long the link rests after a piece that took so long until the next one was asked for. A busy
+ * device takes its time before it asks: what the link was busy for is less, where its rate is
+ * known.
+ */
+static uint64_t pause_after(const struct target *target, uint64_t took_us) {
+    uint64_t bytes, pause_us = PACE * took_us;
+    bool is_full;
+    double mbit = link_rate(target->link, &bytes, &is_full);
+    double link_us = mbit > 0 ? PACE * (double)target->piece_bytes * 8 / mbit : INFINITY;
+    if (link_us < (double)pause_us)
+        pause_us = link_us > (double)took_us ? (uint64_t)link_us : took_us;
+    return pause_us < PACE_MOST_US ? pause_us : PACE_MOST_US;
+}
+
 /* A piece has arrived when the next one is asked for. */
 static void note_arrival(struct deploy *deploy, struct target *target) {
-    uint64_t now_us = device_now_us(), pause_us;
+    uint64_t now_us = device_now_us();
     if (target->piece_us == 0)
         return;
-    pause_us = PACE * (now_us - target->piece_us);
-    deploy->quiet_until_us = now_us + (pause_us < PACE_MOST_US ? pause_us : PACE_MOST_US);
+    deploy->quiet_until_us = now_us + pause_after(target, now_us - target->piece_us);
     target->piece_us = 0;
     if (deploy->serving == target)
         deploy->serving = NULL;

@@ -33,8 +33,9 @@ struct target {
     uint64_t part_bytes, offset; /* of the piece that is asked for ... */
     uint32_t bytes;              /* ... and its size; 0: none is */
     bool is_waiting, is_reading;
-    bool was_repeated; /* a request came twice: the first was of a deployment before this */
-    uint64_t piece_us; /* when the last piece was sent; 0: it has been asked on */
+    bool was_repeated;    /* a request came twice: the first was of a deployment before this */
+    uint64_t piece_us;    /* when the last piece was sent; 0: it has been asked on */
+    uint32_t piece_bytes; /* of that */
     uv_fs_t read;
     struct buffer *buffer;
 };

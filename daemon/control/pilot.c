@@ -36,6 +36,7 @@
 #define PROBE_US        3000000 /* what has been answered by then is all that counts */
 #define PROBE_AGAIN_US  300000000 /* a rate that was not seen for so long is measured again */
 #define CHANGE          0.15 /* of a device's slowness or rate: worth being named as the reason */
+#define SHARE_LEAST     0.01 /* of a core: nobody is believed to have less */
 
 _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= MOVER_DEVICES_MAX, "a mover has room for all");
 _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= DEPLOY_STAGES_MAX, "a deployment has room for all");
@@ -43,7 +44,8 @@ _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= DEPLOY_STAGES_MAX, "a deployment has
 /* What a device said last, to tell how much has come since. */
 struct report {
     uint64_t frames_out, bytes_out, when_us;
-    uint64_t frames_before, frames_us; /* of the line as a whole: this device's only */
+    uint64_t frames_before, frames_us; /* of the line as a whole: this device's only, ... */
+    uint64_t loop_us, loop_frames;     /* ... and its loop's CPU time; 0: it says nothing */
 };
 
 /* Messages that show what a link can do (wire.md, Probe). */
@@ -61,6 +63,8 @@ struct member {
     struct link *link; /* NULL: this device */
     bool has_answered; /* since the link came up */
     bool has_idle_cores;
+    double
+        cpu_share; /* of a core that its loop's time is taken from, at most 1; see note_cores() */
     uint64_t lost_us; /* when the link was first seen down; 0: it is up */
     uint64_t refused_until_us;
     uint64_t memory_most;     /* less than what it has refused ... */
@@ -277,35 +281,46 @@ static void note_link(struct pilot *pilot, size_t d, const Convoy__StageStatus *
     report->when_us = now_us;
 }
 
+/* Where control groups allow a device less than its workers could use, what its loop takes keeps
+ * them waiting for longer than that: for as long as the quota needs to grow back. */
+static void note_cores(struct member *member, const Convoy__StageStatus *s) {
+    double quota = s->cpu_quota > 0 ? s->cpu_quota : INFINITY;
+    double busy = (double)s->workers * s->threads;
+    member->has_idle_cores = busy < s->cores && busy < quota;
+    member->cpu_share = fmax(SHARE_LEAST, fmin(1, quota / fmax(1, s->workers)));
+}
+
+/* Whether a plan may count on it. */
+static bool is_usable(const struct member *member, uint64_t now_us) {
+    return !member->link ||
+           (member->has_answered && member->probing.is_done && now_us >= member->refused_until_us);
+}
+
+/* Whether a device has worked under the line that runs for long enough for its times to count. */
+static bool is_settled(const struct pilot *pilot, const Convoy__StageStatus *s, uint64_t now_us) {
+    return pilot->line && s->plan.len == SHA256_SIZE &&
+           memcmp(s->plan.data, pilot->plan, SHA256_SIZE) == 0 &&
+           now_us - pilot->moved_us > SETTLE_US;
+}
+
 /* available: bytes for one more stage; the one that it runs stays until the new one serves. */
 static void note_status(struct pilot *pilot, size_t d, const Convoy__StageStatus *s,
                         uint64_t available) {
     struct member *member = &pilot->members[d];
     uint64_t now_us = device_now_us();
     member->has_answered = true;
-    member->has_idle_cores = s->workers * s->threads < s->cores;
-    mover_device_there(&pilot->mover, d, (int)s->workers,
-                       now_us < member->memory_until_us && member->memory_most < available
-                           ? member->memory_most
-                           : available);
-    bool is_ours = pilot->line && s->plan.len == SHA256_SIZE &&
-                   memcmp(s->plan.data, pilot->plan, SHA256_SIZE) == 0 &&
-                   now_us - pilot->moved_us > SETTLE_US;
+    note_cores(member, s);
+    if (is_usable(member, now_us))
+        mover_device_there(&pilot->mover, d, (int)s->workers,
+                           now_us < member->memory_until_us && member->memory_most < available
+                               ? member->memory_most
+                               : available);
+    bool is_ours = is_settled(pilot, s, now_us);
     if (is_ours && s->frames_out > member->report.frames_out)
         mover_note_time(&pilot->mover, now_us, d, s->first, s->last, s->compute_ms * 1e3);
     if (is_ours)
         note_link(pilot, d, s, now_us);
     member->report.frames_out = s->frames_out;
-}
-
-void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status) {
-    struct pilot *pilot = device->pilot;
-    struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
-    if (!member || status->n_stages == 0)
-        return;
-    const Convoy__StageStatus *own = status->stages[0];
-    note_status(pilot, (size_t)(member - pilot->members), own,
-                own->memory_available ? own->memory_available : UINT64_MAX);
 }
 
 /* ---- what the links can do ---------------------------------------------------------------------
@@ -329,6 +344,28 @@ static uint64_t frame_bytes(const struct device *device) {
         sum += bytes;
     }
     return sum;
+}
+
+static bool is_probing(const struct pilot *pilot) {
+    for (size_t d = 1; d < pilot->count; d++)
+        if (pilot->members[d].probing.is_under_way)
+            return true;
+    return false;
+}
+
+/* What frames cost this device's loop, while nothing else keeps it busy. */
+static void note_loop(struct pilot *pilot, const Convoy__StageStatus *own, uint64_t now_us) {
+    const struct member *member = &pilot->members[0];
+    struct report *report = &pilot->members[0].report;
+    uint64_t cpu_us = loop_cpu_us(), frames = own->frames_out - report->loop_frames;
+    bool is_quiet = is_settled(pilot, own, now_us) && !pilot->is_deploying && !is_probing(pilot);
+    if (is_quiet && report->loop_us > 0 && frames >= FRAMES_LEAST)
+        mover_note_loop(&pilot->mover, now_us, 0, own->first, own->last,
+                        member->has_idle_cores ? 0
+                                               : (double)(cpu_us - report->loop_us) /
+                                                     ((double)frames * member->cpu_share));
+    report->loop_us = is_quiet ? cpu_us : 0;
+    report->loop_frames = own->frames_out;
 }
 
 static int send_probe(struct member *member, struct pool *pool, struct buffer *zeros,
@@ -387,19 +424,22 @@ static void finish_probing(struct pilot *pilot, struct member *member, uint64_t 
     probing->is_done = true;
     if (count < first + 4)
         return;
-    double sent = (double)(count * DEPLOY_CHUNK), small_us = cost_of(probing, 0, first - 1);
+    double sent = (double)(count * DEPLOY_CHUNK), share = member->cpu_share;
+    double small_us = cost_of(probing, 0, first - 1);
     double others = (double)(frame_bytes(pilot->device) - probing->other_bytes);
     double rate = probe_rate(probing->answered_us + first, count - first, DEPLOY_CHUNK);
     mover_note_probe(&pilot->mover, now_us, (size_t)(member - pilot->members),
                      rate * (1 + others / sent));
-    known->message_us = member->has_idle_cores ? 0 : small_us;
-    known->byte_us = member->has_idle_cores
-                         ? 0
-                         : fmax(0, cost_of(probing, first, count - 1) - small_us) / DEPLOY_CHUNK;
+    known->message_us = member->has_idle_cores ? 0 : small_us / share;
+    known->byte_us =
+        member->has_idle_cores
+            ? 0
+            : fmax(0, cost_of(probing, first, count - 1) - small_us) / (DEPLOY_CHUNK * share);
     known = &pilot->mover.devices[0];
     if (!pilot->members[0].has_idle_cores && others == 0) {
-        known->message_us = small_us;
-        known->byte_us = (double)(loop_cpu_us() - probing->own_cpu_us) / sent;
+        share = pilot->members[0].cpu_share;
+        known->message_us = small_us / share;
+        known->byte_us = (double)(loop_cpu_us() - probing->own_cpu_us) / (sent * share);
     }
 }
 
@@ -427,6 +467,18 @@ static void probe_links(struct pilot *pilot, uint64_t now_us) {
         start_probing(pilot, next, now_us);
 }
 
+/* What a device does, has, and can be given; pilot_status() is the answer. */
+static void ask(const struct member *member) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
+    request.token = device_now_us();
+    request.alone = true;
+    message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
+    message.status_request = &request;
+    if (link_is_up(member->link))
+        conn_send(member->link->conn, &message);
+}
+
 void pilot_probed(struct device *device, const struct link *link, const Convoy__Probed *probed) {
     struct pilot *pilot = device->pilot;
     struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
@@ -437,21 +489,32 @@ void pilot_probed(struct device *device, const struct link *link, const Convoy__
     probing->cpu_us[probing->answers++] = probed->cpu_us;
     if (probing->answers < PROBES)
         return;
+    bool is_first = !probing->is_done;
     finish_probing(pilot, member, device_now_us());
     if (!pilot->line) /* the first plan waits for them */
         probe_links(pilot, device_now_us());
+    if (is_first) /* now its answer counts */
+        ask(member);
 }
 
-static void ask(struct pilot *pilot) {
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__StatusRequest request = CONVOY__STATUS_REQUEST__INIT;
-    request.token = device_now_us();
-    request.alone = true;
-    message.body_case = CONVOY__MESSAGE__BODY_STATUS_REQUEST;
-    message.status_request = &request;
-    for (size_t d = 1; d < pilot->count; d++)
-        if (link_is_up(pilot->members[d].link))
-            conn_send(pilot->members[d].link->conn, &message);
+void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status) {
+    struct pilot *pilot = device->pilot;
+    struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
+    if (!member || status->n_stages == 0)
+        return;
+    const Convoy__StageStatus *own = status->stages[0];
+    bool is_first = !member->has_answered;
+    note_status(pilot, (size_t)(member - pilot->members), own,
+                own->memory_available ? own->memory_available : UINT64_MAX);
+    if (is_first)
+        probe_links(pilot, device_now_us());
+}
+
+void pilot_link_up(struct device *device, const struct link *link) {
+    struct pilot *pilot = device->pilot;
+    const struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
+    if (member)
+        ask(member);
 }
 
 /* Devices come and go with their links. */
@@ -465,7 +528,7 @@ static void check_links(struct pilot *pilot, uint64_t now_us) {
         } else if (now_us - member->lost_us > AWAY_US) {
             member->has_answered = false;
         }
-        if (!member->has_answered || !member->probing.is_done || now_us < member->refused_until_us)
+        if (!is_usable(member, now_us))
             mover_device_gone(&pilot->mover, d);
     }
 }
@@ -599,11 +662,13 @@ static void move(struct pilot *pilot, struct cost_line *line) {
     const struct deploy_request request = {
         .stages = stages, .count = line->count, .done = on_deployed, .arg = pilot};
     struct err err = {""};
+    char text[2 * sizeof(err.text)];
     for (size_t k = 0; k < line->count; k++) {
         const struct member *member = &pilot->members[line->stages[k].devices[0]];
         stages[k] = (struct deploy_stage){
             .node = member->node, .address = member->address, .until = line->stages[k].last - 1};
     }
+    log_info("auto: %s is being prepared", line_text(pilot, line, text, sizeof(text)));
     pilot->is_deploying = true;
     pilot->next = line;
     int rc = deploy_run(pilot->device, &request, &err);
@@ -721,7 +786,9 @@ void pilot_tick(struct device *device, uint64_t now_us) {
     uint64_t allowed = device_settings(device).memory, left = own.memory_available;
     note_status(pilot, 0, &own, left && left < allowed ? left : allowed);
     note_fps(pilot, &own, now_us);
-    ask(pilot);
+    note_loop(pilot, &own, now_us);
+    for (size_t d = 1; d < pilot->count; d++)
+        ask(&pilot->members[d]);
     probe_links(pilot, now_us);
     if (!pilot->has_job && !pilot->is_deploying && has_gathered(pilot, now_us))
         submit_planning(pilot, now_us);

@@ -37,6 +37,9 @@ void pilot_configured(struct device *device);
  * builder_close(). The device's pointer is cleared; memory goes when nothing is under way. */
 void pilot_close(struct device *device, bool is_stopping);
 
+/* A control link is up: a neighbour's is asked on at once. */
+void pilot_link_up(struct device *device, const struct link *link);
+
 /* A neighbour has answered on its control link. */
 void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status);
 

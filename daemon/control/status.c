@@ -201,6 +201,7 @@ static void fill_facts(struct device *device, uint64_t now_us, Convoy__StageStat
     stage->cores = (uint32_t)facts->cores;
     stage->memory_available = facts->memory_available;
     stage->cpu = facts->cpu;
+    stage->cpu_quota = isinf(facts->cpu_quota) ? 0 : facts->cpu_quota;
     stage->celsius = isnan(facts->celsius) ? 0 : facts->celsius;
     stage->throttled = facts->throttled == FACTS_YES ? 2 : facts->throttled == FACTS_NO ? 1 : 0;
     stage->compute_ms = flow_time_us(&device->flow.stats, device->config->workers,

@@ -3,8 +3,8 @@
  *
  * Failure: whatever ends the connection (refused, broken, silent for heartbeat_ms, a message that
  * may not come here), the link forgets credits and announcements, its frames go back (flow.h), and
- * it tries again after a back-off of 100 ms .. 5 s. The log says why it is down once, not at each
- * attempt.
+ * it tries again after a back-off of 100 ms .. 5 s (a control link: .. 1 s). The log says why it is
+ * down once, not at each attempt.
  */
 #include "daemon/data/link.h"
 
@@ -64,8 +64,10 @@ static void handle_welcome(struct link *link, const Convoy__Message *message) {
                     kind_name(link), link->node, link->address, welcome->node);
     log_info("%s to %s at %s is up%s", kind_name(link), link->node, link->address,
              conn_security(link->conn));
-    if (link->kind == LINK_CONTROL)
+    if (link->kind == LINK_CONTROL) {
         deploy_link_up(link->device, link);
+        pilot_link_up(link->device, link);
+    }
 }
 
 static void handle_plans(struct link *link, const Convoy__Message *message) {
@@ -330,7 +332,8 @@ struct link *link_start(struct device *device, enum link_kind kind, const char *
         return NULL;
     }
     TAILQ_INIT(&link->sent);
-    backoff_init(&link->backoff, uv_hrtime() ^ ((uint64_t)getpid() << 32));
+    backoff_init(&link->backoff, uv_hrtime() ^ ((uint64_t)getpid() << 32),
+                 kind == LINK_CONTROL ? BACKOFF_WANTED_MS : BACKOFF_LAST_MS);
     uv_timer_init(device->loop, &link->timer);
     link->timer.data = link;
     set_state(link, LINK_BACKING_OFF);

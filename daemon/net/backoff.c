@@ -1,6 +1,7 @@
 #include "daemon/net/backoff.h"
 
-void backoff_init(struct backoff *backoff, uint64_t seed) {
+void backoff_init(struct backoff *backoff, uint64_t seed, uint64_t last_ms) {
+    backoff->last_ms = last_ms;
     backoff->next_ms = BACKOFF_FIRST_MS;
     backoff->state = seed ? seed : 1;
 }
@@ -20,6 +21,6 @@ static uint64_t next_random(uint64_t *state) {
 
 uint64_t backoff_next(struct backoff *backoff) {
     uint64_t whole = backoff->next_ms;
-    backoff->next_ms = whole * 2 > BACKOFF_LAST_MS ? BACKOFF_LAST_MS : whole * 2;
+    backoff->next_ms = whole * 2 > backoff->last_ms ? backoff->last_ms : whole * 2;
     return whole / 2 + (next_random(&backoff->state) >> 32) % (whole / 2 + 1);
 }

@@ -24,16 +24,25 @@ static void backoff_doubles_from_100_ms_to_5_s_with_jitter_below(void **state) {
     (void)state;
     for (uint64_t seed = 0; seed < 100; seed++) {
         struct backoff backoff;
-        backoff_init(&backoff, seed);
+        backoff_init(&backoff, seed, BACKOFF_LAST_MS);
         for (size_t i = 0; i < sizeof(whole) / sizeof(whole[0]); i++)
             assert_in_range(backoff_next(&backoff), whole[i] / 2, whole[i]);
     }
 }
 
+static void neighbour_that_is_wanted_is_tried_once_a_second_at_least(void **state) {
+    struct backoff backoff;
+    (void)state;
+    backoff_init(&backoff, 7, BACKOFF_WANTED_MS);
+    for (int i = 0; i < 50; i++)
+        assert_in_range(backoff_next(&backoff), 50, 1000);
+    assert_in_range(backoff_next(&backoff), 500, 1000);
+}
+
 static void backoff_starts_over_after_a_success(void **state) {
     struct backoff backoff;
     (void)state;
-    backoff_init(&backoff, 1);
+    backoff_init(&backoff, 1, BACKOFF_LAST_MS);
     for (int i = 0; i < 10; i++)
         backoff_next(&backoff);
     backoff_reset(&backoff);
@@ -44,8 +53,8 @@ static void backoffs_of_two_devices_do_not_keep_step(void **state) {
     struct backoff a, b;
     int same = 0;
     (void)state;
-    backoff_init(&a, 1);
-    backoff_init(&b, 2);
+    backoff_init(&a, 1, BACKOFF_LAST_MS);
+    backoff_init(&b, 2, BACKOFF_LAST_MS);
     for (int i = 0; i < 50; i++)
         same += backoff_next(&a) == backoff_next(&b);
     assert_true(same < 10);
@@ -378,6 +387,7 @@ static void a_device_that_rests_is_not_faster_than_its_quota(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backoff_doubles_from_100_ms_to_5_s_with_jitter_below),
+        cmocka_unit_test(neighbour_that_is_wanted_is_tried_once_a_second_at_least),
         cmocka_unit_test(backoff_starts_over_after_a_success),
         cmocka_unit_test(backoffs_of_two_devices_do_not_keep_step),
         cmocka_unit_test(what_is_excused_begins_later_but_never_in_the_future),

@@ -217,7 +217,7 @@ static void device_that_becomes_half_as_fast_is_given_less(void **state) {
     unsigned moves = world.moves;
     world.slowness[1] = 2;
 
-    assert_true(seconds_until_good(&world, 8) > 0);
+    assert_true(seconds_until_good(&world, 4) > 0);
     assert_int_equal(world.moves, moves + 1);
 
     world.slowness[1] = 1;
@@ -295,6 +295,87 @@ static void line_that_does_less_than_one_device_is_given_up_for_a_while(void **s
     free_world(&world);
 }
 
+static void device_that_joins_ends_the_time_alone(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    mover_device_gone(&world.mover, 3);
+    while (!mover_note_fps(&world.mover, world.now_us, 1, true))
+        world.now_us += SECOND;
+    assert_true(plans_alone(&world));
+    mover_device_there(&world.mover, 2, 1, UINT64_MAX); /* it was there all the time */
+    assert_true(plans_alone(&world));
+
+    mover_device_there(&world.mover, 3, 1, UINT64_MAX);
+
+    assert_false(plans_alone(&world));
+    free_world(&world);
+}
+
+/* Notes what a device with times of the reference times `slowness` says, so many seconds long. */
+static void note_seconds(struct world *world, size_t device, double slowness, int seconds) {
+    double time = 0;
+    for (size_t i = 0; i < 20; i++)
+        time += world->reference[i] * slowness;
+    for (int i = 0; i < seconds; i++, world->now_us += SECOND)
+        mover_note_time(&world->mover, world->now_us, device, 0, 20, time);
+}
+
+static void change_counts_whole_when_it_is_seen_twice(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    const double *slowness = &world.mover.devices[1].slowness;
+    note_seconds(&world, 1, 1, 20);
+    note_seconds(&world, 1, 2, 1);
+    assert_true(fabs(*slowness - 1) < 1e-9); /* it may have been one slow second */
+    note_seconds(&world, 1, 1, 1);
+    note_seconds(&world, 1, 0.5, 1); /* and a fast one is not the same */
+    assert_true(*slowness > 0.7);
+
+    note_seconds(&world, 1, 2, 2);
+
+    assert_true(fabs(*slowness - 2) < 0.01);
+    note_seconds(&world, 1, 1.6, 1); /* a step too small for that counts a little */
+    assert_true(*slowness > 1.6 && *slowness < 2);
+    free_world(&world);
+}
+
+static void clients_cost_the_ingress_time_in_every_line(void **state) {
+    struct world world;
+    double alone = 0;
+    (void)state;
+    make_world(&world, 0);
+    struct mover_device *ingress = &world.mover.devices[0];
+    for (size_t i = 0; i < LAYERS; i++)
+        alone += world.reference[i];
+    ingress->byte_us = 0.001;
+    ingress->message_us = 50;
+    double messages = 0.001 * (double)(world.cuts[10] + world.cuts[LAYERS]) + 2 * 50;
+
+    mover_note_loop(&world.mover, world.now_us, 0, 0, 10, messages + 0.2 * alone);
+    assert_true(fabs(ingress->frame_us - 0.2 * alone) < 1e-6);
+    mover_note_loop(&world.mover, 100 * SECOND, 0, 0, LAYERS, 0.2 * alone); /* no messages */
+    assert_true(fabs(ingress->frame_us - 0.2 * alone) < 1e-6);
+    mover_note_loop(&world.mover, 200 * SECOND, 0, 0, 10, NAN);
+    mover_note_loop(&world.mover, 200 * SECOND, 0, 0, 10, -1);
+    assert_true(fabs(ingress->frame_us - 0.2 * alone) < 1e-6);
+
+    /* Alone it would do 1 / 1.2 as much as its layers allow: 0.82 is as good. */
+    for (world.now_us = 0; world.now_us < 60 * SECOND; world.now_us += SECOND)
+        assert_false(mover_note_fps(&world.mover, world.now_us, 0.82e6 / alone, true));
+    world.line = calloc(1, sizeof(*world.line));
+    assert_non_null(world.line);
+    world.line->stages = calloc(1, sizeof(*world.line->stages));
+    assert_non_null(world.line->stages);
+    world.line->stages[world.line->count++] =
+        (struct cost_stage){.last = LAYERS, .replicas = 1, .devices = calloc(1, sizeof(size_t))};
+    struct mover_problem *problem = mover_problem_new(&world.mover, world.now_us);
+    assert_true(fabs(mover_problem_period(problem, world.line) - 1.2 * alone) < 1e-6 * alone);
+    mover_problem_free(problem);
+    free_world(&world);
+}
+
 static void device_that_leaves_is_planned_around_at_once(void **state) {
     struct world world;
     (void)state;
@@ -332,6 +413,18 @@ static void gain_must_hold_before_it_moves_anything(void **state) {
     assert_int_equal(mover_decide(&mover, 19 * SECOND, 100, 80), MOVER_WAIT);
     assert_int_equal(mover_decide(&mover, 22 * SECOND, 100, 80), MOVER_COOL);
     assert_int_equal(mover_decide(&mover, 24 * SECOND, 100, 80), MOVER_MOVE);
+    /* What is no noise for certain need not hold for as long. */
+    mover_moved(&mover, 24 * SECOND);
+    assert_int_equal(mover_decide(&mover, 31 * SECOND, 100, 76), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 31900000, 100, 76), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 32 * SECOND, 100, 76), MOVER_MOVE);
+    mover_moved(&mover, 32 * SECOND);
+    mover.devices[0].is_there = true;
+    mover.devices[0].variance = 0.25;
+    mover.devices[0].samples = 100;
+    assert_int_equal(mover_decide(&mover, 40 * SECOND, 100, 50), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 42 * SECOND, 100, 50), MOVER_WAIT);
+    assert_int_equal(mover_decide(&mover, 43 * SECOND, 100, 50), MOVER_MOVE);
     /* What cannot run is replaced whatever there was, if there is something. */
     mover_moved(&mover, 24 * SECOND);
     assert_int_equal(mover_decide(&mover, 24 * SECOND, INFINITY, 80), MOVER_MOVE);
@@ -405,6 +498,9 @@ int main(void) {
         cmocka_unit_test(seldom_used_link_says_nothing_about_its_rate),
         cmocka_unit_test(probed_rate_counts_at_once_and_the_ingress_has_the_fastest),
         cmocka_unit_test(line_that_does_less_than_one_device_is_given_up_for_a_while),
+        cmocka_unit_test(device_that_joins_ends_the_time_alone),
+        cmocka_unit_test(change_counts_whole_when_it_is_seen_twice),
+        cmocka_unit_test(clients_cost_the_ingress_time_in_every_line),
         cmocka_unit_test(what_is_no_measurement_does_not_count),
         cmocka_unit_test(device_that_was_slow_is_tried_again_after_a_while),
         cmocka_unit_test(without_the_ingress_there_is_no_plan),
