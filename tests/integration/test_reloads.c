@@ -125,6 +125,40 @@ static void frames_that_wait_are_refused_when_their_device_is_no_ingress_any_mor
     daemons_fini(&line);
 }
 
+/* With room for two plans, the one that begins here goes when two others are read: what comes then
+ * is no frame that is too large, but one that nobody can compute. */
+static void a_frame_whose_plan_has_gone_is_refused_and_its_connection_stays(void **state) {
+    struct daemons line;
+    struct client client;
+    (void)state;
+    daemons_init(&line, 2, MODEL);
+    line.extra = "limits: {plans: 2}\n";
+    for (int i = 0; i < 2; i++) {
+        configure_from(&line, i, line.all[i].node, 0, 7);
+        daemons_start(&line, i);
+    }
+    connect_client(&client, &line, 0);
+    client.target = 10;
+    client_run(&client, 10);
+    for (int i = 0; i < 2; i++) {
+        configure_from(&line, 0, "pi-a", 1, 7 + (size_t)i);
+        daemons_signal(&line, 0, SIGHUP);
+        daemons_wait_log(&line, 0, "has been read", i + 1);
+    }
+    client.target = 11;
+    client_push(&client);
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (client.refused == 0) {
+        assert_true(client_read(&client, 100));
+        assert_true(daemons_now_ms() < until);
+    }
+    assert_int_equal(client.refusal, CONVOY__CODE__CODE_NO_PIPELINE);
+    assert_false(client.refusal_retry);
+    assert_int_equal(client_status(&client)->stages[0]->n_plans, 2);
+    client_fini(&client);
+    daemons_fini(&line);
+}
+
 static void a_line_serves_on_while_one_device_is_told_of_plan_after_plan(void **state) {
     struct daemons line;
     struct client client;
@@ -208,6 +242,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_in_both_directions_do_not_block_each_other),
         cmocka_unit_test(frames_that_wait_are_refused_when_their_device_is_no_ingress_any_more),
+        cmocka_unit_test(a_frame_whose_plan_has_gone_is_refused_and_its_connection_stays),
         cmocka_unit_test(a_line_serves_on_while_one_device_is_told_of_plan_after_plan),
         cmocka_unit_test(another_name_takes_effect_after_a_restart_only),
         cmocka_unit_test(other_dimensions_are_another_plan),
