@@ -156,20 +156,6 @@ static double alone_fps(const struct mover *mover) {
     return us > 0 ? 1e6 * mover->devices[0].workers / us : 0;
 }
 
-bool mover_note_fps(struct mover *mover, uint64_t now_us, double fps, bool is_full) {
-    if (!is_full || !(fps < WORSE * alone_fps(mover)) || now_us < mover->alone_until_us) {
-        mover->worse_us = 0;
-        return false;
-    }
-    if (mover->worse_us == 0)
-        mover->worse_us = now_us ? now_us : 1;
-    if (now_us < mover->worse_us + MOVER_WORSE_US)
-        return false;
-    mover->worse_us = 0;
-    mover->alone_until_us = now_us + MOVER_ALONE_US;
-    return true;
-}
-
 /* ---- planning ----------------------------------------------------------------------------------
  */
 
@@ -258,6 +244,36 @@ struct mover_problem *mover_problem_new(const struct mover *mover, uint64_t now_
 fail:
     mover_problem_free(problem);
     return NULL;
+}
+
+/* Whether the ingress has the memory to run the whole network. */
+static bool fits_alone(const struct mover *mover, uint64_t now_us) {
+    struct mover_problem *problem = mover_problem_new(mover, now_us);
+    bool fits = problem && problem->cost &&
+                cost_memory(problem->cost, problem->number[0], 0, mover->network.layers) <=
+                    mover->devices[0].memory;
+    mover_problem_free(problem);
+    return fits;
+}
+
+bool mover_note_fps(struct mover *mover, uint64_t now_us, double fps, bool is_full) {
+    if (!is_full || !(fps < WORSE * alone_fps(mover)) || now_us < mover->alone_until_us) {
+        mover->worse_us = 0;
+        return false;
+    }
+    if (mover->worse_us == 0)
+        mover->worse_us = now_us ? now_us : 1;
+    if (now_us < mover->worse_us + MOVER_WORSE_US)
+        return false;
+    mover->worse_us = 0;
+    if (!fits_alone(mover, now_us))
+        return false;
+    mover->alone_until_us = now_us + MOVER_ALONE_US;
+    return true;
+}
+
+void mover_end_alone(struct mover *mover) {
+    mover->alone_until_us = 0;
 }
 
 /* Exchanges device numbers of a line by a table. False when one has none. */

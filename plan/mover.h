@@ -99,9 +99,13 @@ void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t t
 void mover_note_probe(struct mover *mover, uint64_t now_us, size_t device, double rate);
 
 /* The line has done fps frames per second, while more were waiting (is_full) or not. True, once,
- * when it has done less than the ingress would by itself for MOVER_WORSE_US: then no other device
- * is planned for during MOVER_ALONE_US, whatever is known of them. */
+ * when it has done less than the ingress would by itself for MOVER_WORSE_US, and the ingress has
+ * the memory for that: then no other device is planned for during MOVER_ALONE_US, whatever is known
+ * of them. */
 bool mover_note_fps(struct mover *mover, uint64_t now_us, double fps, bool is_full);
+
+/* The ingress cannot run the network alone after all: other devices are planned for again. */
+void mover_end_alone(struct mover *mover);
 
 #define MOVER_WORSE_US UINT64_C(10000000)
 #define MOVER_ALONE_US UINT64_C(120000000)

@@ -695,6 +695,7 @@ static void on_planned(struct job *job, bool is_closing) {
     if (is_closing || !pilot->device) {
         pilot_free(pilot);
     } else if (p->rc < 0) {
+        mover_end_alone(&pilot->mover);
         if (p->rc != pilot->last_rc)
             decide(pilot, "no plan: %s", p->err.text);
     } else if (!deploy_is_busy(pilot->device) && !pilot->device->draining &&

@@ -295,6 +295,26 @@ static void line_that_does_less_than_one_device_is_given_up_for_a_while(void **s
     free_world(&world);
 }
 
+/* However little the line does: a device of it may be away. */
+static void ingress_without_the_memory_for_all_is_not_left_alone(void **state) {
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    uint64_t start = world.now_us;
+    mover_device_there(&world.mover, 0, 1, LAYERS * 1000 - 1); /* its weights take one byte more */
+    for (; world.now_us < start + 3 * MOVER_WORSE_US; world.now_us += SECOND)
+        assert_false(mover_note_fps(&world.mover, world.now_us, 0, true));
+    assert_false(plans_alone(&world));
+
+    mover_device_there(&world.mover, 0, 1, LAYERS * 1000);
+    while (!mover_note_fps(&world.mover, world.now_us, 0, true))
+        world.now_us += SECOND;
+    assert_true(plans_alone(&world));
+    mover_end_alone(&world.mover); /* it was refused there all the same */
+    assert_false(plans_alone(&world));
+    free_world(&world);
+}
+
 static void device_that_joins_ends_the_time_alone(void **state) {
     struct world world;
     (void)state;
@@ -498,6 +518,7 @@ int main(void) {
         cmocka_unit_test(seldom_used_link_says_nothing_about_its_rate),
         cmocka_unit_test(probed_rate_counts_at_once_and_the_ingress_has_the_fastest),
         cmocka_unit_test(line_that_does_less_than_one_device_is_given_up_for_a_while),
+        cmocka_unit_test(ingress_without_the_memory_for_all_is_not_left_alone),
         cmocka_unit_test(device_that_joins_ends_the_time_alone),
         cmocka_unit_test(change_counts_whole_when_it_is_seen_twice),
         cmocka_unit_test(clients_cost_the_ingress_time_in_every_line),
