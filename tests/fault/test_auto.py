@@ -41,7 +41,7 @@ class Auto(faults.FaultCase):
     def test_devices_killed_at_random_moments(self):
         """Each time the one that runs the end dies for good, as far as the line can know: it goes on with the other, or waits for it."""
         stream, chance, pauses = self.begin(), random.Random(17), []
-        for _ in range(3 if QUICK else 20):
+        for _ in range(2 if QUICK else 20):
             stream.wait_for_results(100)
             time.sleep(chance.random() * 0.3)  # any moment will do
             victim, begin = self.nodes()[-1], time.monotonic()

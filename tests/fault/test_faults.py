@@ -4,6 +4,7 @@
 CONVOY_FAULT_KILLS (default 200) says how often the first test kills; CONVOY_TEST_QUICK=1 makes everything short. Figures are printed as
 comments: how long the client had no result around each fault, and how many frames were sent again.
 """
+import contextlib
 import glob
 import json
 import os
@@ -138,6 +139,9 @@ class FaultCase(harness.Case):
 
     def retried(self):
         return self.status()["stages"][0]["frames_retried"]
+
+    def is_whole(self):
+        return "waits_for" not in (status := self.status()) and all(s["state"] == "ready" for s in status["stages"])
 
     def kill_and_restart(self, node, how=signal.SIGKILL):
         self.daemons.daemons[node].send_signal(how)
@@ -308,24 +312,55 @@ class Plans(FaultCase):
         stream.finish()
 
 
+class PlansDeployed(Deployed, FaultCase):
+    def test_a_neighbour_that_comes_back_with_an_older_plan(self):
+        """It has a model and an older pipeline of its own: it is handed the plan in use beside that."""
+        stream = self.begin()
+        recruit = self.daemons.configs["pi-b"]
+        self.daemons.configs["pi-b"] = self.write_config(self.daemons.stages, OTHER_CUTS, extra=f"state: {self.path('state-pi-b')}\n",
+                                                         name="old.yaml")
+        self.kill_and_restart("pi-b")
+        self.wait_until(self.is_whole, "pi-b works under the plan of the others")
+        stream.wait_for_results(500)
+        self.daemons.configs["pi-b"] = recruit
+        self.kill_and_restart("pi-b")
+        self.wait_until(self.is_whole, "pi-b works without a pipeline of its own")
+        stream.wait_for_results(500)
+        stream.finish()
+
+
 class Clock(FaultCase):
     def test_the_clock_jumps(self):
         """Wall-clock time goes forth and back by a day; nothing here may look at it."""
+        with self.faked_clock() as set_clock:
+            stream = self.begin()
+        self.let_it_jump(stream, set_clock)
+
+    @contextlib.contextmanager
+    def faked_clock(self):
+        """What is started inside has a clock that the function which it gives sets."""
         if not FAKETIME:
             raise unittest.SkipTest("there is no libfaketime (Debian package faketime)")
         clock = self.write("clock", "+0")
-        os.environ.update(LD_PRELOAD=FAKETIME, FAKETIME_TIMESTAMP_FILE=clock, FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1",
-                          DONT_FAKE_MONOTONIC="1")
+        faked = {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": clock, "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                 "DONT_FAKE_MONOTONIC": "1"}
+        os.environ.update(faked)
         try:
-            stream = self.begin()
+            yield lambda jump: self.write("clock", jump)
         finally:
-            for name in ("LD_PRELOAD", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"):
+            for name in faked:
                 os.environ.pop(name)
-        for jump in ("+1d", "-1d", "+20y", "+0"):
-            self.write("clock", jump)
+
+    def let_it_jump(self, stream, set_clock):
+        for jump in ("+1d", "-1d", "+20y", "1970-01-02 00:00:00", "+0"):
+            set_clock(jump)
             stream.wait_for_results(300)
         stream.finish()
         self.assertEqual(self.retried(), 0)
+
+
+class ClockDeployed(Deployed, Clock):
+    pass
 
 
 class Network(FaultCase):

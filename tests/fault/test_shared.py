@@ -14,16 +14,16 @@ from test_faults import KILLS, QUICK, harness  # noqa: E402
 CAP_S = harness.CAP_S
 
 
-class Shared(faults.FaultCase):
+class SharedCase(faults.FaultCase):
     """pi-a, then pi-b and pi-c in turn, then pi-d; or, without a last stage, pi-a, then pi-b and pi-c."""
 
-    def shared_config(self, nodes, extra="", name="convoy.yaml"):
-        stages = [(f"pi-{letter}", f"127.0.0.1:{port}") for letter, port in zip(nodes, harness.free_ports(len(nodes)))]
+    def shared_config(self, nodes, extra="", name="convoy.yaml", stages=None, cuts=tuple(harness.CUTS)):
+        stages = stages or [(f"pi-{letter}", f"127.0.0.1:{port}") for letter, port in zip(nodes, harness.free_ports(len(nodes)))]
         rows = [f"{{node: {node}, address: '{address}'}}\n" for node, address in stages]
-        text = f"model: {harness.RESNET}\n{extra}pipeline:\n  - {{node: pi-a, address: '{stages[0][1]}', until: {harness.CUTS[0]}}}\n"
+        text = f"model: {harness.RESNET}\n{extra}pipeline:\n  - {{node: pi-a, address: '{stages[0][1]}', until: {cuts[0]}}}\n"
         text += f"  - replicas:\n      - {rows[1]}      - {rows[2]}"
         if len(nodes) > 3:
-            text += f"    until: {harness.CUTS[1]}\n  - {rows[3]}"
+            text += f"    until: {cuts[1]}\n  - {rows[3]}"
         return self.write(name, text), stages
 
     def begin_shared(self, nodes, **kwargs):
@@ -34,6 +34,12 @@ class Shared(faults.FaultCase):
         self.daemons.start(CAP_S)
         return self.stream_to(self.daemons.to)
 
+    def is_dealing(self):
+        """Whether pi-a's frames go to all replicas."""
+        return all(link["ready"] for link in self.status()["stages"][0]["links"])
+
+
+class Shared(SharedCase):
     def kill_at_random(self, stream, victims, seed):
         chance, pauses = random.Random(seed), []
         for _ in range(KILLS // 2):
@@ -65,7 +71,22 @@ class Shared(faults.FaultCase):
         self.assertNotIn("waits_for", status)
         self.assertEqual({s["node"]: s["state"] for s in status["stages"]}["pi-c"], "unreachable")
         self.daemons.start_daemon("pi-c")
-        self.wait_until(lambda: all(link["ready"] for link in self.status()["stages"][0]["links"]), "pi-c is back")
+        self.wait_until(self.is_dealing, "pi-c is back")
+        stream.wait_for_results(500)
+        stream.finish()
+
+    def test_a_replica_that_comes_back_with_an_older_plan(self):
+        """The line works on without it, until it has the plan of the others."""
+        stream = self.begin_shared("abcd")
+        new = self.daemons.config
+        self.daemons.config, _ = self.shared_config("abcd", name="old.yaml", stages=self.daemons.stages, cuts=faults.OTHER_CUTS)
+        self.kill_and_restart("pi-c")
+        self.wait_until(lambda: not self.is_dealing(), "pi-c is away, or has another plan")
+        stream.wait_for_results(1000)
+        self.assertFalse(self.is_dealing())
+        self.daemons.config = new
+        self.kill_and_restart("pi-c")
+        self.wait_until(self.is_dealing, "pi-c is back")
         stream.wait_for_results(500)
         stream.finish()
 
@@ -92,7 +113,7 @@ class Shared(faults.FaultCase):
         for node, _ in stages:
             self.daemons.start_daemon(node)
         self.wait_until(lambda: self.ctl("status", "--to", self.daemons.to).returncode == 0 and len(self.status()["stages"]) == 3
-                        and all(link["ready"] for link in self.status()["stages"][0]["links"]), "the plan is handed out")
+                        and self.is_dealing(), "the plan is handed out")
         stream, chance = self.stream_to(self.daemons.to), random.Random(13)
         for _ in range(4 if QUICK else 30):
             stream.keep_going()
@@ -102,6 +123,11 @@ class Shared(faults.FaultCase):
         again = self.retried()
         stream.finish()
         self.report(f"{stream.runs * faults.FRAMES} frames, {again} sent again")
+
+
+class SharedClock(SharedCase, faults.Clock):
+    def begin(self):
+        return self.begin_shared("abcd")
 
 
 if __name__ == "__main__":
