@@ -503,22 +503,37 @@ static void add_ends(const struct reach *reach, uint64_t *to, const struct reach
     }
 }
 
+/* Takes the cuts between two out of a set. */
+static void drop_between(uint64_t *set, size_t after, size_t before) {
+    if (before <= after + 1)
+        return;
+    size_t first = (after + 1) / 64, last = (before - 1) / 64;
+    for (size_t w = first; w <= last; w++) {
+        uint64_t mask = UINT64_MAX;
+        if (w == first)
+            mask &= UINT64_MAX << (after + 1) % 64;
+        if (w == last)
+            mask &= UINT64_MAX >> (63 - (before - 1) % 64);
+        set[w] &= ~mask;
+    }
+}
+
 /* Drops each cut that a later one of the set replaces: whatever can go on from the earlier, or
  * passes through cuts between them, can go on from the later one. Returns the highest cut left, or
  * UINT32_MAX for an empty set. */
 static uint32_t drop_replaced(const struct reach *reach, uint64_t *set) {
     uint32_t top = highest(set, (uint32_t)reach->layers - 1), at = top;
     while (at != UINT32_MAX) {
-        uint32_t stop = reach->level[at] ? reach->previous_wider[at] : at;
-        if (!reach->level[at])
-            set[at / 64] &= ~(UINT64_C(1) << at % 64); /* nobody can go on from there */
-        uint32_t next = at > 0 ? highest(set, at - 1) : UINT32_MAX;
-        while (next != UINT32_MAX && reach->level[at] && (stop == UINT32_MAX || next > stop)) {
-            set[next / 64] &= ~(UINT64_C(1) << next % 64);
-            next = next > 0 ? highest(set, next - 1) : UINT32_MAX;
+        uint32_t next;
+        if (reach->level[at]) {
+            uint32_t stop = reach->previous_wider[at];
+            drop_between(set, stop == UINT32_MAX ? 0 : stop, at);
+            next = stop == UINT32_MAX ? UINT32_MAX : highest(set, stop);
+        } else { /* nobody can go on from there */
+            set[at / 64] &= ~(UINT64_C(1) << at % 64);
+            next = at > 0 ? highest(set, at - 1) : UINT32_MAX;
+            top = at == top ? next : top;
         }
-        if (at == top && !reach->level[at])
-            top = next;
         at = next;
     }
     return top;
@@ -555,10 +570,39 @@ static size_t list_cuts(struct reach *reach, size_t state, uint32_t top) {
     double least = reach->work[reach->layers] - work_left(reach);
     const uint64_t *from = reach->reached + state * reach->words;
     size_t count = 0;
-    for (uint32_t i = top; i != UINT32_MAX && reach->work[i] >= least;
-         i = i > 0 ? highest(from, i - 1) : UINT32_MAX)
-        reach->cuts[count++] = i;
+    for (size_t w = top / 64 + 1; w-- > 0;) {
+        for (uint64_t bits = from[w]; bits;) {
+            uint32_t bit = 63 - (uint32_t)__builtin_clzll(bits), i = (uint32_t)(w * 64) + bit;
+            if (reach->work[i] < least)
+                return count;
+            reach->cuts[count++] = i;
+            bits ^= UINT64_C(1) << bit;
+        }
+    }
     return count;
+}
+
+/* Whether far alone says where the stages of a group may end; then it does not fall. */
+static bool far_rises(const struct reach *reach, const struct reach_group *group) {
+    for (size_t m = 0; m < group->size; m++)
+        if (reach->ends[group->kinds[m]].order)
+            return false;
+    return true;
+}
+
+/* Adds where a group leads to from the first count cuts of the list. What a later cut has added
+ * is not added again where far does not fall. */
+static void add_group(const struct reach *reach, uint64_t *to, const struct reach_group *group,
+                      size_t count, bool rises) {
+    const struct reach_window *window = &group->window;
+    size_t added = reach->layers - 1;
+    for (size_t c = 0; c < count; c++) {
+        size_t i = reach->cuts[c], until = window->far[i] < added ? window->far[i] : added;
+        if (until <= i || !reach_has(window->in, i))
+            continue;
+        add_ends(reach, to, group, i, i, until);
+        added = rises ? i : added;
+    }
 }
 
 /* Adds what the cuts of a state lead to. True when one leads to the end. */
@@ -568,18 +612,18 @@ static bool expand(struct reach *reach, size_t state, uint32_t top, struct finis
         const struct reach_group *group = &reach->groups[g];
         if (!group_fits(reach, group))
             continue;
-        const struct reach_window *window = &group->window;
-        uint64_t *to = reach->reached + (state + group->stride) * reach->words;
-        for (size_t c = 0; c < count; c++) {
+        bool rises = far_rises(reach, group);
+        for (size_t c = 0; group->window.last_out && c < count; c++) {
             uint32_t i = reach->cuts[c];
-            if (ends(reach, window, i)) {
+            if (rises && group->window.far[i] < reach->layers)
+                break; /* nor does it reach the end from an earlier one */
+            if (ends(reach, &group->window, i)) {
                 *finish = (struct finish){.state = state, .cut = i, .group = group};
                 return true;
             }
-            size_t far = window->far[i] < reach->layers ? window->far[i] : reach->layers - 1;
-            if (far > i && reach_has(window->in, i))
-                add_ends(reach, to, group, i, i, far);
         }
+        add_group(reach, reach->reached + (state + group->stride) * reach->words, group, count,
+                  rises);
     }
     return false;
 }
