@@ -1,4 +1,5 @@
 #include <math.h>
+#include <string.h>
 
 #include "band.h"
 #include "conv_internal.h"
@@ -8,6 +9,7 @@ struct pool_job {
     const struct kn_pool *pool;
     const struct kn_band *band;
     const struct kn_slide *slide;
+    const struct two_steps *steps;
     const float *x;
     float *y;
     int64_t *index;
@@ -163,6 +165,93 @@ static KN_CLONES void max_taps(const float *x, const ptrdiff_t *offsets, ptrdiff
         to[1] = s1;
         to[2] = s2;
         to[3] = s3;
+    }
+}
+
+/* ---- maxima of large windows: of rows, then of columns of those. Ties and NaN come out as if
+ * every window was read row by row. */
+
+#define TAPS_MANY   16 /* of a window that is worth two steps */
+#define ROWS_FLOATS ((ptrdiff_t)(KN_BAND_BYTES / sizeof(float)) - KN_UNIT)
+
+/* A band of output rows takes input rows whose maxima lie in scratch: [taken][ow]. */
+struct two_steps {
+    struct kn_band across; /* windows of one row, over all rows and the padding above and below */
+    ptrdiff_t rows;        /* output rows of a band */
+    ptrdiff_t offsets[KN_BAND_TAPS_MAX]; /* of a column's taps in that scratch */
+};
+
+static bool two_steps_init(const struct kn_pool *pool, struct two_steps *steps) {
+    ptrdiff_t reach = ((ptrdiff_t)pool->kh - 1) * pool->dil_h, ow = pool->ow;
+    const struct kn_window across = {
+        .ih = pool->ih,
+        .iw = pool->iw,
+        .oh = (ptrdiff_t)(pool->oh - 1) * pool->stride_h + reach + 1,
+        .ow = ow,
+        .kh = 1,
+        .kw = pool->kw,
+        .stride_h = 1,
+        .stride_w = pool->stride_w,
+        .dil_h = 1,
+        .dil_w = pool->dil_w,
+        .pad_top = pool->pad_top,
+        .pad_left = pool->pad_left,
+    };
+
+    if (pool->kind != KN_POOL_MAX || pool->kh < 2 || pool->kw < 2 || pool->kh > KN_BAND_TAPS_MAX ||
+        (ptrdiff_t)pool->kh * pool->kw < TAPS_MANY || reach >= ROWS_FLOATS / ow ||
+        !kn_band_init(&steps->across, &across))
+        return false;
+    steps->rows = kn_min((ROWS_FLOATS / ow - reach - 1) / pool->stride_h + 1, pool->oh);
+    for (ptrdiff_t ky = 0; ky < pool->kh; ky++)
+        steps->offsets[ky] = ky * pool->dil_h * ow;
+    return true;
+}
+
+/* to[i] = the maxima of input row first + i's windows, for count rows; the first row may lie in the
+ * padding. */
+static void max_across(const struct pool_job *job, const float *x, ptrdiff_t first, ptrdiff_t count,
+                       float *to) {
+    const struct kn_band *band = &job->steps->across;
+    _Alignas(KN_ALIGN) float scratch[KN_BAND_BYTES / sizeof(float)];
+    float *results = scratch + band->results;
+
+    for (ptrdiff_t r = 0; r < count; r += band->rows) {
+        ptrdiff_t rows = kn_min(band->rows, count - r);
+        kn_band_fill(band, x, first + r, rows, -INFINITY, scratch);
+        max_taps(scratch, band->offsets, band->taps, results, rows * band->pitch);
+        for (ptrdiff_t i = 0; i < rows; i++, to += job->pool->ow)
+            memcpy(to, results + i * band->pitch, (size_t)job->pool->ow * sizeof(float));
+    }
+}
+
+/* The same of the band's columns, for `count` output rows. */
+static void max_down(const struct pool_job *job, const float *from, ptrdiff_t count, float *y) {
+    const struct kn_pool *pool = job->pool;
+    ptrdiff_t together = pool->stride_h == 1 ? count * pool->ow : pool->ow;
+    float unit[KN_UNIT];
+
+    for (ptrdiff_t r = 0; r < count * pool->ow; r += together, from += pool->stride_h * pool->ow)
+        for (ptrdiff_t i = 0; i < together; i += KN_UNIT) {
+            max_taps(from + i, job->steps->offsets, pool->kh, unit, KN_UNIT);
+            memcpy(y + r + i, unit, (size_t)kn_min(KN_UNIT, together - i) * sizeof(float));
+        }
+}
+
+static void two_steps_task(void *arg, int task, int thread) {
+    const struct pool_job *job = arg;
+    const struct kn_pool *pool = job->pool;
+    const struct two_steps *steps = job->steps;
+    ptrdiff_t ow = pool->ow, reach = ((ptrdiff_t)pool->kh - 1) * pool->dil_h;
+    const float *x = job->x + (ptrdiff_t)task * pool->ih * pool->iw;
+    float *y = job->y + (ptrdiff_t)task * pool->oh * ow;
+    _Alignas(KN_ALIGN) float rows[KN_BAND_BYTES / sizeof(float)];
+
+    (void)thread;
+    for (ptrdiff_t oy = 0; oy < pool->oh; oy += steps->rows) {
+        ptrdiff_t count = kn_min(steps->rows, pool->oh - oy);
+        max_across(job, x, oy * pool->stride_h, (count - 1) * pool->stride_h + reach + 1, rows);
+        max_down(job, rows, count, y + oy * ow);
     }
 }
 
@@ -339,8 +428,14 @@ void kn_pool(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_
     };
     struct kn_band band;
     struct kn_slide slide;
-    struct pool_job job = {
-        .pool = pool, .band = &band, .slide = &slide, .x = x, .y = y, .index = ret_index};
+    struct two_steps steps;
+    struct pool_job job = {.pool = pool,
+                           .band = &band,
+                           .slide = &slide,
+                           .steps = &steps,
+                           .x = x,
+                           .y = y,
+                           .index = ret_index};
     kn_task task = window_task;
     int tasks = pool->planes;
 
@@ -350,6 +445,8 @@ void kn_pool(const struct kn_pool *pool, const float *x, float *y, int64_t *ret_
     } else if (!ret_index && slide_of(pool, &slide)) {
         task = slide_task;
         tasks = (int)kn_ceil_div(pool->planes, planes_of_task(pool));
+    } else if (!ret_index && two_steps_init(pool, &steps)) {
+        task = two_steps_task;
     } else if (!ret_index && kn_band_init(&band, &window)) {
         task = band_task;
     }

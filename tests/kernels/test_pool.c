@@ -119,6 +119,38 @@ static void the_usual_maxima_agree_with_the_reference(void **state) {
     }
 }
 
+/* What pyramids of pools have, and windows of many taps with strides and dilations besides; planes
+ * of which not all rows fit a band. */
+static struct kn_pool large_pool(struct rng *rng) {
+    struct kn_pool p = random_pool(rng);
+    bool pyramid = rng_chance(rng, 40);
+
+    p.kind = KN_POOL_MAX;
+    p.planes = rng_int(rng, 1, 4);
+    p.ih = rng_int(rng, 6, 60);
+    p.iw = rng_int(rng, 6, rng_chance(rng, 20) ? 900 : 60);
+    p.kh = rng_int(rng, 3, 14);
+    p.kw = rng_int(rng, 5, 14);
+    if (pyramid) {
+        p.kh = p.kw = rng_int(rng, 2, 7) * 2 + 1;
+        p.stride_h = p.stride_w = p.dil_h = p.dil_w = 1;
+        p.pad_top = p.pad_left = p.pad_bottom = p.pad_right = p.kh / 2;
+    }
+    p.oh = out_size(p.ih, p.kh, p.stride_h, p.dil_h, p.pad_top + p.pad_bottom, false);
+    p.ow = out_size(p.iw, p.kw, p.stride_w, p.dil_w, p.pad_left + p.pad_right, false);
+    return p;
+}
+
+static void large_maxima_agree_with_the_reference(void **state) {
+    struct rng rng = {.state = 35};
+
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        struct kn_pool p = large_pool(&rng);
+        check_pool_against_ref(&rng, &p, i % 2);
+    }
+}
+
 /* Windows that are the whole plane: more planes than one task takes, the last task not full. */
 static void whole_planes_agree_with_the_reference(void **state) {
     struct rng rng = {.state = 34};
@@ -215,6 +247,7 @@ static void padded_cells_count_when_asked(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_pools_agree_with_the_reference),
+        cmocka_unit_test(large_maxima_agree_with_the_reference),
         cmocka_unit_test(the_usual_maxima_agree_with_the_reference),
         cmocka_unit_test(whole_planes_agree_with_the_reference),
         cmocka_unit_test(nan_wins_the_maximum),
