@@ -3,7 +3,7 @@
  * or 1.4 times as many numbers as before. Then, for a block of tiles: every input plane's tiles are
  * transformed into strips, one matrix [ic][tiles] for each of the 36 or 16 points; each is
  * multiplied with its weights, some output channels at a time; these channels' products are
- * transformed back while they are in cache.
+ * transformed back while they are in cache. A group of an image is a block of its own, at least.
  *
  * Each thread does blocks of its own. Of those that are left when every thread has had as many, all
  * threads transform the input together and then share its output channels. The same sums either
@@ -26,17 +26,30 @@
 #define REST        4  /* this part of a strip joins the last block, else weights are read for it */
 
 /* What the choice rests on: docs/decisions. */
-#define CHANNELS_LEAST 16
-#define CHANNELS_MOST  1024
-#define OUTPUTS_LEAST  5  /* rows and columns of y */
-#define TILES_FEW      49 /* of 2x2: up to so many, they are taken */
-#define OUTPUTS_MOST   4096
+#define CHANNELS_LEAST    16
+#define CHANNELS_OF_GROUP 8 /* at least: what else there is pads panels, and copies for few */
+#define CHANNELS_MOST     1024
+#define OUTPUTS_LEAST     5  /* rows and columns of y */
+#define TILES_FEW         49 /* of 2x2: up to so many, they are taken */
+#define OUTPUTS_MOST      4096
+
+/* Channels of a group. */
+static ptrdiff_t inputs_of(const struct kn_conv *conv) {
+    return conv->ic / conv->group;
+}
+
+static ptrdiff_t outputs_of(const struct kn_conv *conv) {
+    return conv->oc / conv->group;
+}
 
 static bool winograd_fits(const struct kn_conv *conv) {
+    ptrdiff_t least = conv->group > 1 ? CHANNELS_OF_GROUP : CHANNELS_LEAST;
+
     return (conv->kh == 3 || conv->kh == 5) && conv->kw == conv->kh && conv->stride_h == 1 &&
-           conv->stride_w == 1 && conv->dil_h == 1 && conv->dil_w == 1 && conv->group == 1 &&
-           conv->ic >= CHANNELS_LEAST && conv->ic <= CHANNELS_MOST && conv->oc >= CHANNELS_LEAST &&
-           conv->oh >= OUTPUTS_LEAST && conv->ow >= OUTPUTS_LEAST && conv->ow <= OUTPUTS_MOST;
+           conv->stride_w == 1 && conv->dil_h == 1 && conv->dil_w == 1 &&
+           inputs_of(conv) >= least && inputs_of(conv) <= CHANNELS_MOST &&
+           outputs_of(conv) >= least && conv->oh >= OUTPUTS_LEAST && conv->ow >= OUTPUTS_LEAST &&
+           conv->ow <= OUTPUTS_MOST;
 }
 
 /* Sizes in floats. */
@@ -49,7 +62,8 @@ struct layout {
     ptrdiff_t room;          /* for the tiles of the largest block: whole strips */
     ptrdiff_t v_point, v_strip;
     ptrdiff_t m_point;
-    ptrdiff_t w_point; /* packed weights of one point */
+    ptrdiff_t w_point; /* packed weights of one point of a group */
+    ptrdiff_t w_group; /* of all points of a group */
     ptrdiff_t pitch;   /* of padded input rows */
     size_t v, m, rows; /* scratch: transformed input, products, padded input */
     size_t bias;       /* in front of the packed weights */
@@ -67,7 +81,7 @@ static struct layout layout_of(const struct kn_conv_plan *plan) {
                        .width = simd->strip_cols};
 
     l.tiles = l.across * kn_ceil_div(conv->oh, tile);
-    l.v_strip = conv->ic * l.width;
+    l.v_strip = inputs_of(conv) * l.width;
     ptrdiff_t most = BLOCK_BYTES / (l.points * l.v_strip * (ptrdiff_t)sizeof(float));
     ptrdiff_t strips = kn_ceil_div(kn_max(l.tiles - l.width / REST, 1), l.width);
     strips = kn_ceil_div(strips, kn_ceil_div(strips, kn_max(most, 1)));
@@ -77,7 +91,8 @@ static struct layout layout_of(const struct kn_conv_plan *plan) {
     l.room = kn_ceil_div(kn_max(last, l.blocks > 1 ? l.block : 1), l.width) * l.width;
     l.v_point = l.room / l.width * l.v_strip + APART;
     l.m_point = ROWS * l.room + APART;
-    l.w_point = (ptrdiff_t)kn_panels_count(simd, conv->oc, conv->ic);
+    l.w_point = (ptrdiff_t)kn_panels_count(simd, outputs_of(conv), inputs_of(conv));
+    l.w_group = l.points * l.w_point;
     l.pitch = kn_winograd_pitch(tile, l.across, simd->lanes);
     l.v = (size_t)(l.points * l.v_point);
     l.m = (size_t)(l.points * l.m_point) + KN_TAIL / sizeof(float);
@@ -95,12 +110,13 @@ static size_t scratch_bytes(const struct layout *l) {
 static int winograd_size(struct kn_conv_plan *plan) {
     const struct kn_conv *conv = &plan->conv;
 
-    if (!kn_panels_fit(plan->simd, conv->oc, conv->ic, INPUTS_MAX * INPUTS_MAX, conv->oc))
+    if (!kn_panels_fit(plan->simd, outputs_of(conv), inputs_of(conv),
+                       (ptrdiff_t)INPUTS_MAX * INPUTS_MAX * conv->group, conv->oc))
         return -EOVERFLOW;
     struct layout l = layout_of(plan);
     plan->panel = (int)l.block;
     plan->packed_bytes =
-        kn_round_up((l.bias + (size_t)(l.points * l.w_point)) * sizeof(float), KN_ALIGN);
+        kn_round_up((l.bias + (size_t)(conv->group * l.w_group)) * sizeof(float), KN_ALIGN);
     plan->workspace_bytes = scratch_bytes(&l);
     return 0;
 }
@@ -136,19 +152,24 @@ static struct transform weights_transform(int tile, int kernel) {
 static void winograd_pack(const struct kn_conv_plan *plan, const struct kn_conv_weights *weights,
                           void *packed) {
     const struct kn_simd *simd = plan->simd;
+    const struct kn_conv *conv = &plan->conv;
+    ptrdiff_t ocg = outputs_of(conv), height = simd->panel_rows;
     struct layout l = layout_of(plan);
     struct transform t = weights_transform(l.tile, l.kernel);
     const struct kn_rows all = {.w = weights->w,
                                 .scale = weights->scale,
                                 .count = weights->rows,
-                                .depth = (ptrdiff_t)plan->conv.ic * l.kernel * l.kernel};
+                                .depth = inputs_of(conv) * l.kernel * l.kernel};
     struct kn_winograd_weights to = {
         .g = t.g, .kernel = t.kernel, .inputs = t.inputs, .point_stride = l.w_point};
 
     kn_conv_pack_bias(plan, weights, l.bias, packed);
-    for (ptrdiff_t r = 0; r < all.count; r += simd->panel_rows) {
-        struct kn_rows rows = kn_rows_part(&all, r, simd->panel_rows);
-        to.panel = (float *)packed + l.bias + (weights->first + r) * plan->conv.ic;
+    /* All groups, or a piece of the only one. */
+    for (ptrdiff_t row = 0, n; row < all.count; row += n) {
+        ptrdiff_t group = (weights->first + row) / ocg, first = (weights->first + row) % ocg;
+        struct kn_rows rows = kn_rows_part(&all, row, kn_min(height, ocg - first));
+        n = rows.count;
+        to.panel = (float *)packed + l.bias + group * l.w_group + first * inputs_of(conv);
         simd->winograd_pack(&rows, &to);
     }
 }
@@ -194,11 +215,11 @@ static void transform_channels(const struct winograd_job *job, int block, ptrdif
     const struct layout *l = &job->layout;
     struct kn_winograd tiles = tiles_of(job, block);
     const struct kn_simd *simd = job->plan->simd;
-    ptrdiff_t n = block / job->layout.blocks;
+    ptrdiff_t plane = block / l->blocks * inputs_of(conv);
 
     for (ptrdiff_t c = first; c < last; c++) {
         const struct kn_winograd_in in = {
-            .x = job->x + (n * conv->ic + c) * conv->ih * conv->iw,
+            .x = job->x + (plane + c) * conv->ih * conv->iw,
             .v = v + c * l->width,
             .width = l->width,
             .point_stride = l->v_point,
@@ -233,15 +254,16 @@ static void finish_channels(const struct winograd_job *job, int block, ptrdiff_t
     const struct kn_winograd tiles = tiles_of(job, block);
     const struct kn_simd *simd = job->plan->simd;
     ptrdiff_t pixels = (ptrdiff_t)conv->oh * conv->ow, n = block / job->layout.blocks;
+    const float *bias = job->packed + n % conv->group * outputs_of(conv) + first;
 
     for (ptrdiff_t i = 0; i < rows; i++) {
-        ptrdiff_t at = (n * conv->oc + first + i) * pixels;
+        ptrdiff_t at = (n * outputs_of(conv) + first + i) * pixels;
         const struct kn_winograd_out out = {
             .m = m + i * job->layout.room,
             .residual = job->residual ? job->residual + at : NULL,
             .y = job->y + at,
             .point_stride = job->layout.m_point,
-            .bias = job->packed[first + i],
+            .bias = bias[i],
             .low = job->low,
             .high = job->high,
         };
@@ -256,12 +278,13 @@ static void multiply_channels(const struct winograd_job *job, int block, ptrdiff
                               ptrdiff_t rows, float *v, float *m) {
     static const float no_bias[ROWS];
     const struct layout *l = &job->layout;
-    ptrdiff_t ic = job->plan->conv.ic;
+    const struct kn_conv *conv = &job->plan->conv;
+    ptrdiff_t ic = inputs_of(conv), group = block / l->blocks % conv->group;
     struct kn_block product = {
         .rows = rows,
         .cols = tiles_of(job, block).count,
         .depth = ic,
-        .a = job->packed + l->bias + first * ic,
+        .a = job->packed + l->bias + group * l->w_group + first * ic,
         .b = v,
         .a_stride = job->plan->simd->panel_rows * ic,
         .b_stride = l->v_strip,
@@ -286,9 +309,9 @@ static void block_task(void *arg, int block, int thread) {
     const struct kn_conv *conv = &job->plan->conv;
     float *v = scratch_of(job, thread), *m = v + job->layout.v;
 
-    transform_channels(job, block, 0, conv->ic, v, m + job->layout.m);
-    for (ptrdiff_t oc = 0; oc < conv->oc; oc += ROWS)
-        multiply_channels(job, block, oc, kn_min(ROWS, conv->oc - oc), v, m);
+    transform_channels(job, block, 0, inputs_of(conv), v, m + job->layout.m);
+    for (ptrdiff_t oc = 0; oc < outputs_of(conv); oc += ROWS)
+        multiply_channels(job, block, oc, kn_min(ROWS, outputs_of(conv) - oc), v, m);
 }
 
 static void transform_task(void *arg, int task, int thread) {
@@ -296,16 +319,18 @@ static void transform_task(void *arg, int task, int thread) {
     const struct layout *l = &job->layout;
     ptrdiff_t first = (ptrdiff_t)task * CHANNELS;
 
-    transform_channels(job, job->shared, first, kn_min(first + CHANNELS, job->plan->conv.ic),
-                       scratch_of(job, 0), scratch_of(job, thread) + l->v + l->m);
+    transform_channels(job, job->shared, first,
+                       kn_min(first + CHANNELS, inputs_of(&job->plan->conv)), scratch_of(job, 0),
+                       scratch_of(job, thread) + l->v + l->m);
 }
 
 static void multiply_task(void *arg, int task, int thread) {
     const struct winograd_job *job = arg;
     ptrdiff_t first = (ptrdiff_t)task * ROWS_SHARED;
+    ptrdiff_t left = outputs_of(&job->plan->conv) - first;
 
-    multiply_channels(job, job->shared, first, kn_min(ROWS_SHARED, job->plan->conv.oc - first),
-                      scratch_of(job, 0), scratch_of(job, thread) + job->layout.v);
+    multiply_channels(job, job->shared, first, kn_min(ROWS_SHARED, left), scratch_of(job, 0),
+                      scratch_of(job, thread) + job->layout.v);
 }
 
 static void winograd_run(const struct kn_conv_plan *plan, const void *packed, const float *x,
@@ -322,13 +347,14 @@ static void winograd_run(const struct kn_conv_plan *plan, const void *packed, co
 
     job.bounds = kn_act_bounds(&conv->act, &job.low, &job.high);
     job.narrow = 2 * job.layout.across <= plan->simd->lanes;
-    int blocks = (int)(conv->n * job.layout.blocks), count = kn_threads_count(threads);
+    int blocks = (int)(conv->n * conv->group * job.layout.blocks),
+        count = kn_threads_count(threads);
     int own = blocks >= MANY * count ? blocks : blocks - blocks % count;
 
     kn_parallel(threads, own, block_task, &job);
     for (job.shared = own; job.shared < blocks; job.shared++) {
-        kn_parallel(threads, (int)kn_ceil_div(conv->ic, CHANNELS), transform_task, &job);
-        kn_parallel(threads, (int)kn_ceil_div(conv->oc, ROWS_SHARED), multiply_task, &job);
+        kn_parallel(threads, (int)kn_ceil_div(inputs_of(conv), CHANNELS), transform_task, &job);
+        kn_parallel(threads, (int)kn_ceil_div(outputs_of(conv), ROWS_SHARED), multiply_task, &job);
     }
 }
 

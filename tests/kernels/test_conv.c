@@ -382,7 +382,7 @@ static void windows_as_large_as_the_picture_agree_with_the_reference(void **stat
 static void random_3x3_and_5x5_convolutions_agree_with_the_reference(void **state) {
     struct rng rng = {.state = 6};
     struct kn_conv_plan plan;
-    int winograd[2] = {0};
+    int winograd[2] = {0}, grouped = 0;
 
     (void)state;
     for (int i = 0; i < 180; i++) {
@@ -395,11 +395,17 @@ static void random_3x3_and_5x5_convolutions_agree_with_the_reference(void **stat
         c.iw = rng_int(&rng, 5, rng_chance(&rng, 20) ? 150 : 30);
         c.oh = c.ih + rng_int(&rng, -1, 2);
         c.ow = c.iw + rng_int(&rng, -1, 2);
+        if (i % 4 == 0) {
+            c.group = rng_int(&rng, 2, 5);
+            c.ic = c.group * rng_int(&rng, 7, 20);
+            c.oc = c.group * rng_int(&rng, 7, rng_chance(&rng, 20) ? 40 : 20);
+        }
         assert_int_equal(kn_conv_plan(&c, 1, &plan), 0);
+        grouped += c.group > 1 && strcmp(kn_conv_algo_name(&plan), "winograd") == 0;
         winograd[c.kh == 5] += strcmp(kn_conv_algo_name(&plan), "winograd") == 0;
         check_conv(&rng, &c);
     }
-    assert_true(winograd[0] > 40 && winograd[1] > 20);
+    assert_true(winograd[0] > 40 && winograd[1] > 20 && grouped > 20);
 }
 
 /* 49 tiles of 2x2, 49 and 100 of 4x4: one or two strips, and a little more. */
