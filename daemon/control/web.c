@@ -239,6 +239,7 @@ int web_start(struct device *device, struct web **ret_web, struct err *err) {
     const struct http_options options = {
         .address = device->config->http,
         .connections = (unsigned)device->config->limits.http_connections,
+        .request_ms = HTTP_REQUEST_MS,
         .handler = on_request,
         .gone = on_gone,
         .arg = web,

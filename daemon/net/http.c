@@ -3,7 +3,8 @@
  * writes. A request that is not answered inside its handler is suspended, and resumed with its
  * answer.
  *
- * Limits are libmicrohttpd's: connections, bytes of a request, idle time.
+ * Limits are libmicrohttpd's: connections, bytes of a request, idle time. That a request takes its
+ * time, a byte now and then, is looked after here: its connection is shut down.
  */
 #include "daemon/net/http.h"
 
@@ -18,9 +19,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define BACKLOG       16
+#define LOOK_MS       1000 /* between two looks at how long requests take */
 #define SHUTTING_DOWN "shutting down\n"
 
 struct http_request {
@@ -33,8 +36,16 @@ struct http_request {
     bool is_answered;
 };
 
+struct http_connection {
+    LIST_ENTRY(http_connection) entry;
+    struct MHD_Connection *connection;
+    const struct http_request *request; /* whose headers are here; NULL: none yet */
+    uint64_t since_ms;                  /* that it waits for a request, or has one; uv_now() */
+};
+
 struct http {
     struct MHD_Daemon *daemon;
+    uint64_t request_ms;
     http_handler *handler;
     http_gone *gone;
     void *arg;
@@ -45,6 +56,7 @@ struct http {
     bool is_running; /* inside MHD_run() */
     bool is_closing; /* nothing is suspended any more */
     LIST_HEAD(, http_request) requests;
+    LIST_HEAD(, http_connection) connections;
 };
 
 /* ---- libmicrohttpd's events -------------------------------------------------------------------
@@ -61,15 +73,65 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
     run(poll->data);
 }
 
+/* Whose request, or answer, has not ended in time; but for what waits for an answer from here. */
+static void end_slow(struct http *http) {
+    const struct http_connection *slow;
+    uint64_t now_ms = uv_now(http->timer.loop);
+    LIST_FOREACH(slow, &http->connections, entry) {
+        const union MHD_ConnectionInfo *info =
+            MHD_get_connection_info(slow->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        bool is_ours = slow->request && slow->request->is_suspended;
+        if (info && !is_ours && now_ms - slow->since_ms > http->request_ms)
+            shutdown(info->connect_fd, SHUT_RDWR);
+    }
+}
+
 static void run(struct http *http) {
     MHD_UNSIGNED_LONG_LONG ms;
+    end_slow(http);
     http->is_running = true;
     MHD_run(http->daemon);
     http->is_running = false;
-    if (MHD_get_timeout(http->daemon, &ms) == MHD_YES)
+    if (MHD_get_timeout(http->daemon, &ms) == MHD_NO)
+        ms = UINT64_MAX;
+    if (ms > LOOK_MS && !LIST_EMPTY(&http->connections))
+        ms = LOOK_MS;
+    if (ms < UINT64_MAX)
         uv_timer_start(&http->timer, on_timer, ms, 0);
     else
         uv_timer_stop(&http->timer);
+}
+
+/* ---- connections ----------------------------------------------------------------------------- */
+
+static void on_connection(void *arg, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code) {
+    struct http *http = arg;
+    struct http_connection *known = *context;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *context = known = calloc(1, sizeof(*known));
+        if (!known)
+            return; /* nobody looks after it */
+        known->connection = connection;
+        known->since_ms = uv_now(http->timer.loop);
+        LIST_INSERT_HEAD(&http->connections, known, entry);
+    } else if (known) {
+        LIST_REMOVE(known, entry);
+        free(known);
+        *context = NULL;
+    }
+}
+
+/* Its next request begins, or (NULL) may begin. */
+static void note_request(struct http *http, struct MHD_Connection *connection,
+                         const struct http_request *request) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct http_connection *known = info ? info->socket_context : NULL;
+    if (!known)
+        return;
+    known->request = request;
+    known->since_ms = uv_now(http->timer.loop);
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -125,6 +187,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
         request->http = http;
         request->connection = connection;
         LIST_INSERT_HEAD(&http->requests, request, entry);
+        note_request(http, connection, request);
         return MHD_YES;
     }
     if (*data_bytes > 0) { /* a body: not wanted, thrown away */
@@ -149,9 +212,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 static void on_completed(void *arg, struct MHD_Connection *connection, void **context,
                          enum MHD_RequestTerminationCode code) {
     struct http_request *request = *context;
-    (void)arg, (void)connection, (void)code;
+    (void)code;
     if (!request)
         return;
+    note_request(arg, connection, NULL);
     LIST_REMOVE(request, entry);
     if (request->response)
         MHD_destroy_response(request->response);
@@ -211,7 +275,9 @@ int http_start(uv_loop_t *loop, const struct http_options *options, struct http 
     http->handler = options->handler;
     http->gone = options->gone;
     http->arg = options->arg;
+    http->request_ms = options->request_ms;
     LIST_INIT(&http->requests);
+    LIST_INIT(&http->connections);
     int fd = open_listener(address, err);
     int rc = fd;
     if (fd < 0)
@@ -222,7 +288,7 @@ int http_start(uv_loop_t *loop, const struct http_options *options, struct http 
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, options->connections,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_REQUEST_BYTES,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, NULL, MHD_OPTION_END);
+        on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
     if (!http->daemon) {
         close(fd);
         rc = err_set(err, -ENOMEM, "cannot serve HTTP on %s: out of memory", address);

@@ -11,6 +11,8 @@
 #define HTTP_REQUEST_BYTES (8 * 1024) /* request line and headers; longer is refused with 431 */
 #define HTTP_IDLE_S        10         /* a connection that is silent for so long is closed */
 
+#define HTTP_REQUEST_MS 30000 /* for a request and its answer, however often a byte comes */
+
 struct http;
 struct http_request;
 
@@ -23,6 +25,7 @@ typedef void http_gone(void *arg, struct http_request *request);
 struct http_options {
     const char *address;  /* "127.0.0.1:7434", port 0: any. Borrowed during http_start() */
     unsigned connections; /* at once; more wait in the kernel's queue */
+    uint64_t request_ms;  /* HTTP_REQUEST_MS; another in tests */
     http_handler *handler;
     http_gone *gone;
     void *arg; /* of both */

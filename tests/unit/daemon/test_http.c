@@ -46,21 +46,31 @@ static void forget(void *arg, struct http_request *request) {
 static struct http_options make_options(struct site *site, const char *address) {
     return (struct http_options){.address = address,
                                  .connections = CONNECTIONS,
+                                 .request_ms = HTTP_REQUEST_MS,
                                  .handler = handle,
                                  .gone = forget,
                                  .arg = site};
 }
 
-static int set_up(void **state) {
+static int set_up_with(void **state, uint64_t request_ms) {
     struct site *site = calloc(1, sizeof(*site));
     struct err err = {""};
     assert_non_null(site);
     uv_loop_init(&site->loop);
     struct http_options options = make_options(site, "127.0.0.1:0");
+    options.request_ms = request_ms;
     if (http_start(&site->loop, &options, &site->http, &err) < 0)
         fail_msg("%s", err.text);
     *state = site;
     return 0;
+}
+
+static int set_up(void **state) {
+    return set_up_with(state, HTTP_REQUEST_MS);
+}
+
+static int set_up_hasty(void **state) {
+    return set_up_with(state, 50);
 }
 
 static int tear_down(void **state) {
@@ -217,6 +227,40 @@ static void a_request_without_end_is_cut_off(void **state) {
     close(fd);
 }
 
+/* As many as may be connected, each of which sends a letter now and then. */
+static void requests_that_take_their_time_are_cut_off(void **state) {
+    struct site *site = *state;
+    uint64_t until_ns = uv_hrtime() + UINT64_C(30000000000), next_ms = 0;
+    int fds[CONNECTIONS];
+    size_t open = CONNECTIONS;
+    char text[1024];
+    for (size_t i = 0; i < CONNECTIONS; i++) {
+        fds[i] = dial(site);
+        say(fds[i], "GET /health HTTP/1.1\r\nX: ");
+    }
+    while (open > 0) {
+        bool is_due = uv_now(&site->loop) >= next_ms; /* seldom, or the header gets too long */
+        next_ms = is_due ? uv_now(&site->loop) + 10 : next_ms;
+        open = 0;
+        for (size_t i = 0; i < CONNECTIONS; i++) {
+            if (is_due)
+                send(fds[i], "x", 1, MSG_NOSIGNAL);
+            ssize_t got = recv(fds[i], text, sizeof(text), 0);
+            assert_true(got <= 0); /* no answer */
+            open += got < 0 && errno == EAGAIN;
+        }
+        uv_run(&site->loop, UV_RUN_NOWAIT);
+        assert_true(uv_hrtime() < until_ns);
+    }
+    assert_int_equal(site->requests, 0);
+    int other = dial(site);
+    say(other, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect(site, other, "\r\n\r\n/health", text, sizeof(text));
+    close(other);
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        close(fds[i]);
+}
+
 static void nonsense_is_refused(void **state) {
     static const char *const requests[] = {"\r\n\r\n\r\n", "\x16\x03\x01\x02\x00\x01",
                                            "GET\r\n\r\n", "GET /health\r\n\r\n",
@@ -261,6 +305,8 @@ int main(void) {
         TEST(what_comes_at_the_very_end_does_not_wait),
         TEST(only_get_and_head_are_served),
         TEST(a_request_without_end_is_cut_off),
+        cmocka_unit_test_setup_teardown(requests_that_take_their_time_are_cut_off, set_up_hasty,
+                                        tear_down),
         TEST(nonsense_is_refused),
         TEST(an_address_that_cannot_be_used_is_named),
     };
