@@ -56,10 +56,66 @@ static void set_volume(const struct window *w, struct conv_plan *plan) {
                                      .pad_front = w->begin[WINDOW_D]};
 }
 
-/* Chooses how a convolution is computed; all of ret but packed is set. */
-static int choose(const struct conv_plan *plan, int threads, struct kn_activation act,
-                  bool residual, struct conv_state *ret) {
-    struct kn_conv conv = plan->conv;
+/* One axis of a window. */
+struct axis {
+    int in, out, stride, dilation, pad;
+};
+
+/* Whether tap k reads inside the picture anywhere. */
+static bool tap_reads(const struct axis *axis, int k) {
+    int64_t at = (int64_t)k * axis->dilation - axis->pad;
+    if (at < 0) /* the first output from which on it does not read in front of the picture */
+        at += (-at + axis->stride - 1) / axis->stride * axis->stride;
+    int64_t last = (int64_t)k * axis->dilation - axis->pad + (axis->out - 1LL) * axis->stride;
+    return at < axis->in && at <= last;
+}
+
+/* Taps [*ret_first, ...) of the axis that read more than padding; at least one. Returns how many.
+ */
+static int taps_that_read(const struct axis *axis, int kernel, int *ret_first) {
+    int first = 0, last = kernel - 1;
+    while (first < last && !tap_reads(axis, first))
+        first++;
+    while (last > first && !tap_reads(axis, last))
+        last--;
+    *ret_first = first;
+    return last - first + 1;
+}
+
+/* The convolution without the rows and columns of taps that read padding only: of windows whose
+ * dilation is as large as the picture, as those of a DeepLab's head, the middle is left. Depthwise
+ * layers keep them: what computes these is fast for few windows. */
+struct crop {
+    struct kn_conv conv;
+    int first_row, first_column; /* of the taps */
+};
+
+static struct crop crop_of(const struct kn_conv *c) {
+    const struct axis rows = {c->ih, c->oh, c->stride_h, c->dil_h, c->pad_top};
+    const struct axis columns = {c->iw, c->ow, c->stride_w, c->dil_w, c->pad_left};
+    struct crop crop = {.conv = *c};
+    if (c->group > 1 && c->group == c->ic)
+        return crop;
+    crop.conv.kh = taps_that_read(&rows, c->kh, &crop.first_row);
+    crop.conv.kw = taps_that_read(&columns, c->kw, &crop.first_column);
+    crop.conv.pad_top -= crop.first_row * c->dil_h;
+    crop.conv.pad_left -= crop.first_column * c->dil_w;
+    crop.conv.dil_h = crop.conv.kh > 1 ? c->dil_h : 1;
+    crop.conv.dil_w = crop.conv.kw > 1 ? c->dil_w : 1;
+    return crop;
+}
+
+/* Whether weights that are known at load lose taps. */
+static bool is_cropped(const struct conv_plan *plan) {
+    struct crop crop = crop_of(&plan->conv);
+    return !plan->is_volume && (crop.conv.kh < plan->conv.kh || crop.conv.kw < plan->conv.kw);
+}
+
+/* Chooses how a convolution is computed; all of ret but packed is set. constant: its weights are
+ * known at load. */
+static int choose(const struct conv_plan *plan, bool constant, int threads,
+                  struct kn_activation act, bool residual, struct conv_state *ret) {
+    struct kn_conv conv = constant && !plan->is_volume ? crop_of(&plan->conv).conv : plan->conv;
     struct kn_conv3 volume = plan->volume;
     conv.act = volume.plane.act = act;
     conv.residual = volume.plane.residual = residual;
@@ -93,7 +149,7 @@ static int conv_plan(struct op_call *call, void *ret) {
     set_volume(&w, plan);
     rc = window_set(call, &w, DTYPE_FLOAT, x->dims[0], oc);
     struct conv_state probe;
-    if (rc == 0 && choose(plan, 1, (struct kn_activation){0}, false, &probe) < 0)
+    if (rc == 0 && choose(plan, false, 1, (struct kn_activation){0}, false, &probe) < 0)
         return op_fail(call, -ENOTSUP, "the convolution is too large");
     return rc;
 }
@@ -118,13 +174,14 @@ static bool known(const struct node *node, size_t i) {
 static int conv_size(struct op_prep *prep) {
     const struct conv_plan *plan = prep->plan;
     struct conv_state state;
-    int rc = choose(plan, prep->threads, prep->act, prep->residual, &state);
+    bool constant = known(prep->node, 1) && known(prep->node, 2);
+    int rc = choose(plan, constant, prep->threads, prep->act, prep->residual, &state);
     if (rc < 0)
         return rc;
     prep->bytes = STATE_BYTES;
     prep->workspace_bytes =
         ROUND_UP(plan->is_volume ? state.volume.workspace_bytes : state.plan.workspace_bytes);
-    if (known(prep->node, 1) && known(prep->node, 2)) {
+    if (constant) {
         prep->bytes += state.packed_room;
         prep->absorbed = 1U << 1 | 1U << 2;
     } else {
@@ -171,14 +228,36 @@ static void pack_pieces(const struct op_prep *prep, const struct kn_conv_weights
     }
 }
 
+/* Only the taps that are left, copied. */
+static int pack_cropped(const struct conv_plan *plan, const struct conv_state *state,
+                        const struct kn_conv_weights *weights, void *packed) {
+    struct crop crop = crop_of(&plan->conv);
+    size_t kh = (size_t)crop.conv.kh, kw = (size_t)crop.conv.kw, row = (size_t)plan->conv.kw;
+    size_t windows = (size_t)plan->conv.oc * (size_t)(plan->conv.ic / plan->conv.group);
+    const char *from = (const char *)weights->w; /* at any address */
+    struct kn_conv_weights left = *weights;
+    float *w = malloc(windows * kh * kw * sizeof(float));
+    if (!w)
+        return -ENOMEM;
+    from += ((size_t)crop.first_row * row + (size_t)crop.first_column) * sizeof(float);
+    for (size_t i = 0; i < windows; i++, from += (size_t)plan->conv.kh * row * sizeof(float))
+        for (size_t y = 0; y < kh; y++)
+            memcpy(w + (i * kh + y) * kw, from + y * row * sizeof(float), kw * sizeof(float));
+    left.w = w;
+    kn_conv_pack(&state->plan, &left, packed);
+    free(w);
+    return 0;
+}
+
 static int conv_pack(struct op_prep *prep) {
     const struct conv_plan *plan = prep->plan;
     struct conv_state *state = prep->data;
     size_t oc = (size_t)plan->conv.oc;
-    int rc = choose(plan, prep->threads, prep->act, prep->residual, state);
+    bool constant = known(prep->node, 1) && known(prep->node, 2);
+    int rc = choose(plan, constant, prep->threads, prep->act, prep->residual, state);
     if (rc < 0)
         return rc;
-    state->packed = known(prep->node, 1) && known(prep->node, 2);
+    state->packed = constant;
     if (!state->packed)
         return 0;
     float *bias = malloc(oc * sizeof(float));
@@ -189,7 +268,9 @@ static int conv_pack(struct op_prep *prep) {
                                                 .bias = bias,
                                                 .scale = prep->affine ? prep->scale : NULL,
                                                 .rows = plan->conv.oc};
-        if (plan->is_volume || plan->conv.group > 1)
+        if (is_cropped(plan))
+            rc = pack_cropped(plan, state, &weights, packed);
+        else if (plan->is_volume || plan->conv.group > 1)
             pack_weights(plan, state, &weights, packed, scratch);
         else
             pack_pieces(prep, &weights, packed);

@@ -25,6 +25,35 @@ static void volumes_are_convolved(void **state) {
                              "want y f32 1,2,1,2,2 = 12,7,19,-41,-64,54,-62,56\n");
 }
 
+#define WIDE                                                                                       \
+    "given x f32 1,2,4,5 = "                                                                       \
+    "-5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,1,-3,4,"                      \
+    "0,-4,3,-1,-5,2,-2,5,1,-3,4\ngiven b f32 2 = 1,-2\n"
+#define TAPS_OF_GROUPS "5,1,-3,4,0,-4,3,-1,-5,-1,-5,2,-2,5,1,-3,4,0"
+#define TAPS           "5,1,-3,4,0,-4,3,-1,-5,2,-2,5,1,-3,4,0,-4,3"
+
+/* As constants, weights lose the taps that read padding only. */
+static void taps_beyond_the_picture_add_nothing(void **state) {
+    (void)state;
+    op_case_check(11, WIDE "given w f32 2,2,3,3 = " TAPS ",-1,-5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,"
+                           "1,-3\nConv c x,w,b -> y | pads=[5,5,5,5] dilations=[5,5]\n"
+                           "want y f32 1,2,4,5 = -8,4,16,-5,7,-14,-2,10,-11,1,13,-8,4,16,-5,7,-14,"
+                           "-2,10,-11,-21,6,-22,27,-1,-7,20,-8,-14,13,-15,-21,6,-22,27,-1,-7,20,"
+                           "-8,-14\n");
+    op_case_check(11, WIDE "given w f32 2,2,3,3 = " TAPS ",-1,-5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,"
+                           "1,-3\nConv c x,w,b -> y | pads=[4,2,4,2] dilations=[4,2]\n"
+                           "want y f32 1,2,4,5 = -20,-8,-13,2,-6,-26,30,-9,6,-2,1,-20,-16,-1,2,-5,"
+                           "-26,32,3,6,-13,7,-22,28,28,-1,8,-24,-27,28,-11,-13,29,-27,28,1,-1,16,"
+                           "-27,-27\n");
+    op_case_check(11, WIDE "given w f32 2,2,3,3 = " TAPS ",-1,-5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,"
+                           "1,-3\nConv c x,w,b -> y | pads=[4,6,0,0] strides=[2,3] "
+                           "dilations=[2,3]\n"
+                           "want y f32 1,2,2,2 = 35,-25,26,-8,-11,-25,-1,-13\n");
+    op_case_check(11, WIDE "given w f32 2,1,3,3 = " TAPS_OF_GROUPS "\n"
+                           "Conv c x,w,b -> y | pads=[3,3,3,3] dilations=[4,4] group=2\n"
+                           "want y f32 1,2,2,3 = 1,1,1,1,1,1,3,-17,18,13,-7,-27\n");
+}
+
 static void volumes_are_spread(void **state) {
     (void)state;
     op_case_check(11, "given x f32 1,2,2,2,2 = -5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,1\n"
@@ -146,6 +175,7 @@ static void maxima_go_back_to_their_places(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(volumes_are_convolved),
+        cmocka_unit_test(taps_beyond_the_picture_add_nothing),
         cmocka_unit_test(volumes_are_spread),
         cmocka_unit_test(the_shape_of_what_is_spread_can_be_asked_for),
         cmocka_unit_test(volumes_are_pooled),
