@@ -166,6 +166,12 @@ static const struct schema_key keys[] = {
      .read = schema_read_bool,
      .offset = offsetof(struct config, raw_input_stays),
      .fallback = "false"},
+    {.name = "max_replicas",
+     .read = schema_read_int,
+     .offset = offsetof(struct config, max_replicas),
+     .min = 1,
+     .max = CONFIG_REPLICAS_MAX,
+     .fallback = "1"},
 };
 
 /* A stage of `pipeline:` as it is written. */

@@ -163,7 +163,7 @@ struct mover_problem {
     struct cost_network network;
     uint64_t *cut_bytes, *weight_bytes, *arena_bytes;
     double *layer_us; /* [count][layers], of those that are there */
-    size_t count;
+    size_t count, max_replicas;
     size_t index[MOVER_DEVICES_MAX];  /* mover's number of each */
     size_t number[MOVER_DEVICES_MAX]; /* the other way; SIZE_MAX: away */
     struct cost_device devices[MOVER_DEVICES_MAX];
@@ -222,6 +222,7 @@ struct mover_problem *mover_problem_new(const struct mover *mover, uint64_t now_
     if (!problem)
         return NULL;
     problem->network = mover->network;
+    problem->max_replicas = mover->max_replicas;
     problem->cut_bytes = copy(mover->network.cut_bytes, layers + 1);
     problem->weight_bytes = copy(mover->network.weight_bytes, layers);
     problem->arena_bytes = copy(mover->network.arena_bytes, layers);
@@ -302,7 +303,9 @@ double mover_problem_period(const struct mover_problem *problem, const struct co
 
 int mover_problem_plan(const struct mover_problem *problem, struct cost_line **ret_line,
                        struct err *err) {
-    struct planner_options options = {.tolerance = TOLERANCE};
+    struct planner_options options = {
+        .tolerance = TOLERANCE,
+        .max_replicas = problem->count <= MOVER_SHARING_MAX ? problem->max_replicas : 1};
     struct planner_result result;
     if (!problem->cost)
         return err_set(err, -ENODEV, "the ingress is not there");

@@ -11,6 +11,7 @@
 #include "plan/planner.h"
 
 #define MOVER_DEVICES_MAX 64
+#define MOVER_SHARING_MAX 9 /* of more devices none share a stage: planning would take too long */
 
 struct mover_options {
     double gain; /* predicted, in frames per second, that a move must bring: 0.08, and more where
@@ -55,11 +56,12 @@ struct mover {
     struct mover_options options;
     struct mover_device devices[MOVER_DEVICES_MAX];
     size_t count;
-    double latency_us;  /* of each device's port */
-    uint64_t better_us; /* since when another line is better; 0: none is */
-    uint64_t moved_us;  /* when it was last moved; 0: never */
-    uint64_t worse_us;  /* since when the line does less than the ingress would alone; 0: it does
-                           not */
+    size_t max_replicas; /* devices that may share a stage; 0 and 1: stages are not shared */
+    double latency_us;   /* of each device's port */
+    uint64_t better_us;  /* since when another line is better; 0: none is */
+    uint64_t moved_us;   /* when it was last moved; 0: never */
+    uint64_t worse_us;   /* since when the line does less than the ingress would alone; 0: it does
+                            not */
     uint64_t alone_until_us; /* no other device is planned for until then */
 };
 

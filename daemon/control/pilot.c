@@ -217,6 +217,7 @@ static void on_measured(struct job *job, bool is_closing) {
             .first_cut = pilot->device->config->raw_input_stays ? pilot->numbers.first_mixed : 1};
         pilot->measured_us = device_now_us();
         mover_init(&pilot->mover, &network, pilot->layer_us, pilot->count, &mover_defaults);
+        pilot->mover.max_replicas = (size_t)pilot->device->config->max_replicas;
         for (size_t i = 0; i < network.layers; i++)
             sum += pilot->layer_us[i];
         decide(pilot, "measured %zu layers here: %.2f ms per frame, %.1f frames/s alone",
@@ -257,11 +258,14 @@ static struct member *find_member(struct pilot *pilot, const struct link *link) 
     return NULL;
 }
 
-/* The device after number d in the line that runs, or SIZE_MAX. */
+/* The device after number d in the line that runs, or SIZE_MAX: there is none, or several share its
+ * stage or the next, whose frames share ports, so that no link shows what it could do. */
 static size_t next_in_line(const struct pilot *pilot, size_t d) {
-    for (size_t k = 0; pilot->line && k + 1 < pilot->line->count; k++)
-        if (pilot->line->stages[k].devices[0] == d)
-            return pilot->line->stages[k + 1].devices[0];
+    for (size_t k = 0; pilot->line && k + 1 < pilot->line->count; k++) {
+        const struct cost_stage *stage = &pilot->line->stages[k];
+        if (stage->devices[0] == d && stage->replicas == 1 && stage[1].replicas == 1)
+            return stage[1].devices[0];
+    }
     return SIZE_MAX;
 }
 
@@ -543,15 +547,23 @@ static void make_plan(struct job *job) {
     p->best_us = p->rc == 0 ? mover_problem_period(p->problem, p->best) : INFINITY;
 }
 
-/* "pi-a 0-12, pi-b 13-38" */
+/* "pi-a 0-12, pi-b + pi-c 13-38" */
 static const char *line_text(const struct pilot *pilot, const struct cost_line *line, char *buf,
                              size_t size) {
     size_t used = 0;
     buf[0] = '\0';
-    for (size_t k = 0; k < line->count && used < size; k++)
-        used += (size_t)snprintf(buf + used, size - used, "%s%s %zu-%zu", k ? ", " : "",
-                                 pilot->members[line->stages[k].devices[0]].node,
-                                 line->stages[k].first, line->stages[k].last - 1);
+    for (size_t k = 0; k < line->count; k++) {
+        const struct cost_stage *stage = &line->stages[k];
+        for (size_t i = 0; i < stage->replicas && used < size; i++)
+            used += (size_t)snprintf(buf + used, size - used, "%s%s",
+                                     i   ? " + "
+                                     : k ? ", "
+                                         : "",
+                                     pilot->members[stage->devices[i]].node);
+        if (used < size)
+            used += (size_t)snprintf(buf + used, size - used, " %zu-%zu", stage->first,
+                                     stage->last - 1);
+    }
     return buf;
 }
 
@@ -594,12 +606,12 @@ static void remember_reasons(struct pilot *pilot) {
     }
 }
 
-/* A device has refused stage k, or was not reached: it is asked for less, or left alone for a
+/* A device has refused its stage, or was not reached: it is asked for less, or left alone for a
  * while.
  */
-static void note_refusal(struct pilot *pilot, size_t k, Convoy__Code code, uint64_t now_us) {
-    const struct cost_stage *stage = &pilot->next->stages[k];
-    struct member *member = &pilot->members[stage->devices[0]];
+static void note_refusal(struct pilot *pilot, const struct cost_stage *stage, size_t device,
+                         Convoy__Code code, uint64_t now_us) {
+    struct member *member = &pilot->members[device];
     if (code == CONVOY__CODE__CODE_NO_MEMORY) {
         member->memory_most = (uint64_t)((double)stage->memory * LESS);
         member->memory_until_us = now_us + REFUSED_US;
@@ -612,12 +624,16 @@ static void note_refusal(struct pilot *pilot, size_t k, Convoy__Code code, uint6
 static void note_failure(struct pilot *pilot, const struct deploy_outcome *outcome,
                          uint64_t now_us) {
     bool is_own = true;
-    for (size_t i = 1; i < outcome->devices_count && i < pilot->next->count; i++) {
-        note_refusal(pilot, i, outcome->devices[i].code, now_us);
-        is_own = is_own && outcome->devices[i].code == CONVOY__CODE__CODE_OK;
+    size_t n = 1; /* the outcome lists devices in the line's order */
+    for (size_t k = 1; k < pilot->next->count; k++) {
+        const struct cost_stage *stage = &pilot->next->stages[k];
+        for (size_t i = 0; i < stage->replicas && n < outcome->devices_count; i++, n++) {
+            note_refusal(pilot, stage, stage->devices[i], outcome->devices[n].code, now_us);
+            is_own = is_own && outcome->devices[n].code == CONVOY__CODE__CODE_OK;
+        }
     }
     if (is_own)
-        note_refusal(pilot, 0, outcome->code, now_us);
+        note_refusal(pilot, &pilot->next->stages[0], 0, outcome->code, now_us);
     pilot->retry_us = now_us + RETRY_US;
     decide(pilot, "not moved: %s", outcome->err.text);
     cost_line_free(pilot->next);
@@ -659,14 +675,18 @@ static void on_deployed(void *arg, const struct deploy_outcome *outcome) {
 /* Has a line deployed; takes it. */
 static void move(struct pilot *pilot, struct cost_line *line) {
     struct deploy_stage stages[CONFIG_NEIGHBOURS_MAX + 1];
-    const struct deploy_request request = {
-        .stages = stages, .count = line->count, .done = on_deployed, .arg = pilot};
+    struct deploy_request request = {.stages = stages, .done = on_deployed, .arg = pilot};
     struct err err = {""};
     char text[2 * sizeof(err.text)];
     for (size_t k = 0; k < line->count; k++) {
-        const struct member *member = &pilot->members[line->stages[k].devices[0]];
-        stages[k] = (struct deploy_stage){
-            .node = member->node, .address = member->address, .until = line->stages[k].last - 1};
+        const struct cost_stage *stage = &line->stages[k];
+        for (size_t i = 0; i < stage->replicas; i++) {
+            const struct member *member = &pilot->members[stage->devices[i]];
+            stages[request.count++] = (struct deploy_stage){.node = member->node,
+                                                            .address = member->address,
+                                                            .until = stage->last - 1,
+                                                            .shares = i > 0};
+        }
     }
     log_info("auto: %s is being prepared", line_text(pilot, line, text, sizeof(text)));
     pilot->is_deploying = true;

@@ -3,6 +3,8 @@
  * machine's other load does to the times. */
 #include "tests/lib/client.h"
 #include "tests/lib/daemons.h"
+#include "tests/lib/folder.h"
+#include "tests/lib/small_model.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -160,6 +162,59 @@ static void frames_wait_until_a_neighbour_joins(void **state) {
     finish(&scene);
 }
 
+/* The second of two layers takes nearly all of the time, so that a third device helps only by
+ * sharing it. */
+static const char heavy[] = "input x f32 1,1,32,32\n"
+                            "const w f32 4,1,1,1\n"
+                            "const v f32 256,4,31,31\n"
+                            "Conv light x,w,- -> a | pads=[0,0,0,0]\n"
+                            "Conv heavy a,v,- -> y | pads=[0,0,0,0]\n"
+                            "output y\n";
+
+/* Frames until both neighbours run the second layer: from the first plan on, if they have answered
+ * in time for it. */
+static void wait_shared(struct scene *scene) {
+    const char *b = scene->line.all[1].node, *c = scene->line.all[2].node;
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    char one[80], other[80];
+    const Convoy__Status *status;
+    snprintf(one, sizeof(one), "0-0, %s + %s 1-1: ", b, c);
+    snprintf(other, sizeof(other), "0-0, %s + %s 1-1: ", c, b);
+    do {
+        assert_true(daemons_now_ms() < until);
+        run_frames(scene, 20);
+        status = client_status(&scene->admin);
+    } while (!has_decided(status, one) && !has_decided(status, other));
+}
+
+static void neighbours_share_the_slowest_layer(void **state) {
+    char folder[] = "/tmp/convoy-test-heavy-XXXXXX", path[64];
+    struct scene scene;
+    struct oracle fmnist = oracle;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/heavy.onnx", folder);
+    small_model_write(path, 13, heavy);
+    oracle_init(&oracle, path);
+    memset(&scene, 0, sizeof(scene));
+    daemons_init(&scene.line, 3, path);
+    configure_ingress(&scene, "max_replicas: 2\n");
+    for (int i = 1; i < 3; i++)
+        daemons_configure_idle(&scene.line, i, "workers: 1\nheartbeat_ms: 1000\n");
+    daemons_start_all(&scene.line);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
+    connect_clients(&scene);
+    wait_shared(&scene);
+
+    daemons_kill(&scene.line, 2);
+    run_frames(&scene, 200);
+
+    finish(&scene);
+    oracle_fini(&oracle);
+    oracle = fmnist;
+    assert_int_equal(folder_remove(folder), 0);
+}
+
 static void alone_it_serves_alone(void **state) {
     struct scene scene;
     (void)state;
@@ -230,6 +285,7 @@ int main(void) {
         cmocka_unit_test(model_that_fits_no_device_is_shared_by_itself),
         cmocka_unit_test(device_that_dies_is_planned_around_and_may_come_back),
         cmocka_unit_test(frames_wait_until_a_neighbour_joins),
+        cmocka_unit_test(neighbours_share_the_slowest_layer),
         cmocka_unit_test(alone_it_serves_alone),
         cmocka_unit_test(a_model_that_cannot_be_opened_ends_it_at_the_start),
         cmocka_unit_test(reload_starts_anew_and_a_fixed_pipeline_ends_it),

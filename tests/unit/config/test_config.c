@@ -272,14 +272,14 @@ static void unknown_key_is_refused_with_the_nearest(void **state) {
          "max_clients, max_sessions, limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, "
          "state, cache, "
          "memory, deploy, pipeline, neighbours, "
-         "raw_input_stays"},
+         "raw_input_stays, max_replicas"},
         {"\"a\\e[31m\": 1\n",
          "f.yaml:1:1: unknown key 'a?[31m'; the file may have: node, listen, http, key, insecure, "
          "model, dims, workers, threads, queue, when_full, bad_values, max_payload, "
          "max_clients, max_sessions, limits, heartbeat_ms, session_ms, drain_ms, prepare_ms, "
          "state, cache, "
          "memory, deploy, pipeline, neighbours, "
-         "raw_input_stays"},
+         "raw_input_stays, max_replicas"},
         {"model: m\npipeline:\n  - node: a\n    adress: 1:1\n",
          "f.yaml:4:5: unknown key 'adress' (did you mean 'address'?)"},
         {"model: m\npipeline:\n  - {node: a, address: b:1, to: c}\n",
@@ -966,14 +966,16 @@ static void state_is_kept_in_the_service_s_folder_or_the_user_s(void **state) {
 }
 
 static void line_that_plans_itself_names_its_neighbours(void **state) {
-    static const char text[] = "model: m\npipeline: auto\nraw_input_stays: yes\nneighbours:\n"
-                               "- {node: b, address: 'h:1'}\n- {node: c, address: 'h:2'}\n";
+    static const char text[] =
+        "model: m\npipeline: auto\nraw_input_stays: yes\nmax_replicas: 3\n"
+        "neighbours:\n- {node: b, address: 'h:1'}\n- {node: c, address: 'h:2'}\n";
     struct config *config = NULL, *copy = NULL;
     struct err err = {""};
     (void)state;
     assert_int_equal(config_parse(text, sizeof(text) - 1, "d/f.yaml", &config, &err), 0);
 
     assert_true(config->pipeline_auto && config->raw_input_stays);
+    assert_int_equal(config->max_replicas, 3);
     assert_int_equal(config->pipeline_count, 0);
     assert_int_equal(config->neighbours_count, 2);
     assert_string_equal(config->neighbours[1].node, "c");

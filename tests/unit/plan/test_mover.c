@@ -315,6 +315,43 @@ static void ingress_without_the_memory_for_all_is_not_left_alone(void **state) {
     free_world(&world);
 }
 
+/* Two layers, of which the second takes long, and count devices: what the best line shares it by.
+ */
+static size_t replicas_of_heavy_layer(size_t count, size_t max_replicas) {
+    static const uint64_t cuts[] = {1000, 1000, 1000}, none[2];
+    static const double times[] = {100, 10000};
+    const struct cost_network network = {2, cuts, none, none, 1};
+    struct mover mover;
+    struct cost_line *line = NULL;
+    struct err err = {""};
+    mover_init(&mover, &network, times, count, &mover_defaults);
+    mover.max_replicas = max_replicas;
+    for (size_t d = 0; d < count; d++) {
+        mover_device_there(&mover, d, 1, UINT64_MAX);
+        mover_note_time(&mover, SECOND, d, 0, 2, (1 + 0.1 * (double)d) * 10100);
+    }
+    struct mover_problem *problem = mover_problem_new(&mover, 2 * SECOND);
+    assert_non_null(problem);
+    if (mover_problem_plan(problem, &line, &err) < 0)
+        fail_msg("%s", err.text);
+    size_t replicas = line->stages[line->count - 1].replicas;
+    double period = mover_problem_period(problem, line);
+    assert_true(period > 9000.0 / (double)replicas && period < 20000.0 / (double)replicas);
+    cost_line_free(line);
+    mover_problem_free(problem);
+    return replicas;
+}
+
+static void stages_are_shared_where_that_is_allowed(void **state) {
+    (void)state;
+    assert_int_equal(replicas_of_heavy_layer(4, 0), 1);
+    assert_int_equal(replicas_of_heavy_layer(4, 1), 1);
+    assert_int_equal(replicas_of_heavy_layer(4, 2), 2);
+    assert_int_equal(replicas_of_heavy_layer(4, 8), 3);
+    assert_int_equal(replicas_of_heavy_layer(MOVER_SHARING_MAX, 2), 2);
+    assert_int_equal(replicas_of_heavy_layer(MOVER_SHARING_MAX + 1, 2), 1);
+}
+
 static void device_that_joins_ends_the_time_alone(void **state) {
     struct world world;
     (void)state;
@@ -519,6 +556,7 @@ int main(void) {
         cmocka_unit_test(probed_rate_counts_at_once_and_the_ingress_has_the_fastest),
         cmocka_unit_test(line_that_does_less_than_one_device_is_given_up_for_a_while),
         cmocka_unit_test(ingress_without_the_memory_for_all_is_not_left_alone),
+        cmocka_unit_test(stages_are_shared_where_that_is_allowed),
         cmocka_unit_test(device_that_joins_ends_the_time_alone),
         cmocka_unit_test(change_counts_whole_when_it_is_seen_twice),
         cmocka_unit_test(clients_cost_the_ingress_time_in_every_line),
