@@ -19,6 +19,7 @@
 #define SURE_FACTOR   6    /* ... so many standard deviations */
 #define KNOWN         10   /* measurements, after which a variance is believed */
 #define ODD_FACTOR    4    /* standard deviations of single measurements: farther off is odd */
+#define COOL_MOST     8    /* times as long is the longest time between two moves */
 #define WORSE         0.95 /* of what the ingress would do alone: a line that does less is none */
 #define TOLERANCE     0.02 /* of the planner: lines this near count as equal */
 
@@ -26,6 +27,7 @@ const struct mover_options mover_defaults = {.gain = 0.08,
                                              .hold_us = 3000000,
                                              .sure_us = 1000000,
                                              .cool_us = 6000000,
+                                             .calm_us = 30000000,
                                              .smooth_us = 2000000,
                                              .forget_us = 600000000};
 
@@ -43,8 +45,10 @@ void mover_init(struct mover *mover, const struct cost_network *network, const d
 
 void mover_device_there(struct mover *mover, size_t device, int workers, uint64_t memory) {
     struct mover_device *at = &mover->devices[device];
-    if (!at->is_there)
+    if (!at->is_there) {
         mover->alone_until_us = 0;
+        mover->streak = 0;
+    }
     at->is_there = true;
     at->workers = workers > 1 ? workers : 1;
     at->memory = memory;
@@ -356,12 +360,15 @@ enum mover_verdict mover_decide(struct mover *mover, uint64_t now_us, double cur
     bool is_sure = is_noise_known(mover) && best_us * (1 + sure_gain) <= current_us;
     if (now_us < mover->better_us + (is_sure ? options->sure_us : options->hold_us))
         return MOVER_WAIT;
-    if (mover->moved_us && now_us < mover->moved_us + options->cool_us)
+    double cool_us = (double)options->cool_us * fmin(COOL_MOST, exp2(fmax(0, mover->streak - 1)));
+    if (mover->moved_us && (double)now_us < (double)mover->moved_us + cool_us)
         return MOVER_COOL;
     return MOVER_MOVE;
 }
 
 void mover_moved(struct mover *mover, uint64_t now_us) {
+    double calm = (double)(now_us - mover->moved_us) / (double)mover->options.calm_us;
+    mover->streak = fmax(0, mover->streak - calm) + 1;
     mover->moved_us = now_us ? now_us : 1;
     mover->better_us = 0;
 }

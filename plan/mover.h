@@ -16,9 +16,10 @@
 struct mover_options {
     double gain; /* predicted, in frames per second, that a move must bring: 0.08, and more where
                   * measurements are noisy */
-    uint64_t hold_us;   /* it must be there for so long: 3 s ... */
-    uint64_t sure_us;   /* ... or, where it stands out far enough to be no noise: 1 s */
-    uint64_t cool_us;   /* from one move to the next: 6 s */
+    uint64_t hold_us; /* it must be there for so long: 3 s ... */
+    uint64_t sure_us; /* ... or, where it stands out far enough to be no noise: 1 s */
+    uint64_t cool_us; /* from one move to the next: 6 s, and twice as long for each move that ... */
+    uint64_t calm_us; /* ... another one followed within this time: 30 s */
     uint64_t smooth_us; /* time constant of what is measured: 2 s */
     uint64_t forget_us; /* what is known of a device that has run nothing for so long is forgotten,
                          * so that it is tried again: 600 s */
@@ -60,6 +61,7 @@ struct mover {
     double latency_us;   /* of each device's port */
     uint64_t better_us;  /* since when another line is better; 0: none is */
     uint64_t moved_us;   /* when it was last moved; 0: never */
+    double streak;       /* moves one soon after the other, up to that one */
     uint64_t worse_us;   /* since when the line does less than the ingress would alone; 0: it does
                             not */
     uint64_t alone_until_us; /* no other device is planned for until then */

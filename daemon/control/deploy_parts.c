@@ -2,9 +2,9 @@
  * out as a PartChunk.
  *
  * Pace: while frames are under way here, one piece is sent at a time over all targets, and then
- * nothing for PACE times as long as the link was busy with it: a quarter of the link's time at
- * most. That is what its rate says, or else, and at most, the time from the piece to the next
- * request; and nothing for that time at least. */
+ * nothing for PACE times as long as the link was busy with it: a quarter of the link's time at most.
+ * That is what its rate says, where the kernel has measured it, but no more than the time from the
+ * piece to the next request. */
 #include "daemon/control/deploy_private.h"
 
 #include "daemon/log.h"
@@ -148,7 +148,7 @@ static uint64_t pause_after(const struct target *target, uint64_t took_us) {
     double mbit = link_rate(target->link, &bytes, &is_full);
     double link_us = mbit > 0 ? PACE * (double)target->piece_bytes * 8 / mbit : INFINITY;
     if (link_us < (double)pause_us)
-        pause_us = link_us > (double)took_us ? (uint64_t)link_us : took_us;
+        pause_us = (uint64_t)link_us;
     return pause_us < PACE_MOST_US ? pause_us : PACE_MOST_US;
 }
 

@@ -32,6 +32,8 @@
 #define DOUBT_US        5000000 /* between two measurements of links for that; doubles each time */
 #define PROBES_SMALL    8       /* messages that show what one costs ... */
 #define PROBES          24      /* ... and with the larger ones, which show the rate */
+#define PROBES_AHEAD    4       /* at least so many of those are on their way, and ... */
+#define PROBE_AHEAD_US  20000   /* ... while frames flow no more than the link took in this time */
 #define PROBE_SMALL     64      /* bytes */
 #define PROBE_US        3000000 /* what has been answered by then is all that counts */
 #define PROBE_AGAIN_US  300000000 /* a rate that was not seen for so long is measured again */
@@ -53,7 +55,7 @@ struct probing {
     bool is_under_way, is_done;
     bool is_wanted;                             /* again */
     uint64_t since_us, own_cpu_us, other_bytes; /* at the start */
-    size_t answers;
+    size_t sent, ahead, answers;
     uint64_t answered_us[PROBES], cpu_us[PROBES];
 };
 
@@ -396,20 +398,41 @@ static int send_probe(struct member *member, struct pool *pool, struct buffer *z
                                      NULL);
 }
 
-static void start_probing(struct pilot *pilot, struct member *member, uint64_t now_us) {
+/* Sends probes until so many have been, or all. */
+static void send_probes(struct pilot *pilot, struct member *member, size_t until) {
+    struct probing *probing = &member->probing;
+    until = until < PROBES ? until : PROBES;
     struct pool *pool = pilot->device->pool;
+    if (probing->sent >= until)
+        return;
     struct buffer *zeros = pool_get(pool, DEPLOY_CHUNK);
     int rc = zeros ? 0 : -ENOMEM;
+    if (zeros)
+        memset(zeros->data, 0, DEPLOY_CHUNK);
+    for (; rc == 0 && probing->sent < until; probing->sent++)
+        rc = send_probe(member, pool, zeros,
+                        probing->sent < PROBES_SMALL ? PROBE_SMALL : DEPLOY_CHUNK);
+    buffer_unref(zeros);
+}
+
+/* How many probes may be on their way to a device: frames wait behind them. */
+static size_t probes_ahead(const struct pilot *pilot, const struct member *member) {
+    const struct mover_device *known = pilot->mover.devices;
+    double rate = fmin(known[0].rate, known[member - pilot->members].rate);
+    double ahead = rate * PROBE_AHEAD_US / DEPLOY_CHUNK;
+    if (!pilot->line || flow_is_idle(pilot->device) || ahead > PROBES)
+        return PROBES;
+    return ahead > PROBES_AHEAD ? (size_t)ahead : PROBES_AHEAD;
+}
+
+static void start_probing(struct pilot *pilot, struct member *member, uint64_t now_us) {
     member->probing = (struct probing){.is_under_way = true,
                                        .is_done = member->probing.is_done, /* it stays there */
                                        .since_us = now_us,
+                                       .ahead = probes_ahead(pilot, member),
                                        .own_cpu_us = loop_cpu_us(),
                                        .other_bytes = frame_bytes(pilot->device)};
-    if (zeros)
-        memset(zeros->data, 0, DEPLOY_CHUNK);
-    for (size_t i = 0; rc == 0 && i < PROBES; i++)
-        rc = send_probe(member, pool, zeros, i < PROBES_SMALL ? PROBE_SMALL : DEPLOY_CHUNK);
-    buffer_unref(zeros);
+    send_probes(pilot, member, PROBES_SMALL + member->probing.ahead);
 }
 
 /* CPU time of one message between two answers. */
@@ -491,8 +514,10 @@ void pilot_probed(struct device *device, const struct link *link, const Convoy__
         return;
     probing->answered_us[probing->answers] = device_now_us();
     probing->cpu_us[probing->answers++] = probed->cpu_us;
-    if (probing->answers < PROBES)
+    if (probing->answers < PROBES) {
+        send_probes(pilot, member, probing->answers + probing->ahead);
         return;
+    }
     bool is_first = !probing->is_done;
     finish_probing(pilot, member, device_now_us());
     if (!pilot->line) /* the first plan waits for them */

@@ -471,12 +471,12 @@ static void gain_must_hold_before_it_moves_anything(void **state) {
     assert_int_equal(mover_decide(&mover, 22 * SECOND, 100, 80), MOVER_COOL);
     assert_int_equal(mover_decide(&mover, 24 * SECOND, 100, 80), MOVER_MOVE);
     /* What is no noise for certain need not hold for as long. */
+    mover_device_there(&mover, 0, 1, UINT64_MAX); /* this move is not one of a row */
     mover_moved(&mover, 24 * SECOND);
     assert_int_equal(mover_decide(&mover, 31 * SECOND, 100, 76), MOVER_WAIT);
     assert_int_equal(mover_decide(&mover, 31900000, 100, 76), MOVER_WAIT);
     assert_int_equal(mover_decide(&mover, 32 * SECOND, 100, 76), MOVER_MOVE);
     mover_moved(&mover, 32 * SECOND);
-    mover.devices[0].is_there = true;
     mover.devices[0].variance = 0.25;
     mover.devices[0].samples = 100;
     assert_int_equal(mover_decide(&mover, 40 * SECOND, 100, 50), MOVER_WAIT);
@@ -486,6 +486,44 @@ static void gain_must_hold_before_it_moves_anything(void **state) {
     mover_moved(&mover, 24 * SECOND);
     assert_int_equal(mover_decide(&mover, 24 * SECOND, INFINITY, 80), MOVER_MOVE);
     assert_int_equal(mover_decide(&mover, 24 * SECOND, INFINITY, INFINITY), MOVER_KEEP);
+}
+
+/* Seconds until a gain that is there all the time is taken. */
+static int wait_move(struct mover *mover, uint64_t *now_us) {
+    int seconds = 0;
+    while (mover_decide(mover, *now_us, 100, 80) != MOVER_MOVE) {
+        *now_us += SECOND;
+        seconds++;
+    }
+    mover_moved(mover, *now_us);
+    return seconds;
+}
+
+static void moves_one_after_the_other_come_ever_more_slowly(void **state) {
+    struct mover mover;
+    static const uint64_t zeros[2];
+    static const double one[] = {1};
+    struct cost_network network = {1, zeros, zeros, zeros, 1};
+    uint64_t now_us = 100 * SECOND;
+    (void)state;
+    mover_init(&mover, &network, one, 1, &mover_defaults);
+    mover_device_there(&mover, 0, 1, UINT64_MAX);
+    assert_int_equal(wait_move(&mover, &now_us), 3);
+
+    int first = wait_move(&mover, &now_us), second = wait_move(&mover, &now_us);
+    int third = wait_move(&mover, &now_us);
+
+    assert_int_equal(first, 6);
+    assert_true(second > 9 && third > 12);
+    for (int i = 0; i < 100; i++)
+        assert_true(wait_move(&mover, &now_us) <= 48);
+    now_us += 300 * SECOND;
+    assert_int_equal(wait_move(&mover, &now_us), 3);
+    assert_int_equal(wait_move(&mover, &now_us), 6);
+    wait_move(&mover, &now_us);
+    mover_device_gone(&mover, 0);
+    mover_device_there(&mover, 0, 1, UINT64_MAX); /* the world is another */
+    assert_int_equal(wait_move(&mover, &now_us), 6);
 }
 
 static void seldom_used_link_says_nothing_about_its_rate(void **state) {
@@ -552,6 +590,7 @@ int main(void) {
         cmocka_unit_test(link_that_becomes_slow_is_given_a_smaller_cut),
         cmocka_unit_test(device_that_leaves_is_planned_around_at_once),
         cmocka_unit_test(gain_must_hold_before_it_moves_anything),
+        cmocka_unit_test(moves_one_after_the_other_come_ever_more_slowly),
         cmocka_unit_test(seldom_used_link_says_nothing_about_its_rate),
         cmocka_unit_test(probed_rate_counts_at_once_and_the_ingress_has_the_fastest),
         cmocka_unit_test(line_that_does_less_than_one_device_is_given_up_for_a_while),
