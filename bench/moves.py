@@ -173,8 +173,9 @@ class AutoLine:
         self.pids[index] = daemon.pid
 
     def cpu(self):
-        """CPU seconds so far of each device, of all its threads and of its loop."""
-        return {index: (cpu_seconds(pid), cpu_seconds(pid, pid)) for index, pid in self.pids.items()}
+        """CPU seconds so far of each device: of all its daemon's threads, of its loop, and all that the device got."""
+        return {index: (cpu_seconds(pid), cpu_seconds(pid, pid), cpu_seconds(pid) + cpu_seconds(self.devices[index].ballast.pid))
+                for index, pid in self.pids.items()}
 
     def status(self):
         done = self.devices[0].beside([self.ctl, "status", "--json", "--to", self.to], stdout=subprocess.PIPE,
@@ -223,7 +224,8 @@ def judge(line, feed, name, begin, moved, bound, before_fps):
     feed.check()
     end, used = time.monotonic(), line.cpu()
     after = feed.fps(settled, end)
-    busy = {f"n{index}": [round((now - before) / (end - settled), 4) for now, before in zip(used[index], cpu[index])] for index in cpu}
+    shares = {index: [(now - before) / (end - settled) for now, before in zip(used[index], cpu[index])] for index in cpu}
+    got = {f"n{index}": round(share[2] / line.devices[index].share(), 3) for index, share in shares.items()}
     slowest = min(value for value in (before_fps, after, feed.fps(begin + 0.5, max(rest, begin + 2))) if value > 0)
     latencies = feed.latencies_ms(settled, end)
     (gap, gap_at), limit = feed.longest_gap(begin, rest + REST_S), 2 / slowest + GAP_EXTRA_S
@@ -231,7 +233,8 @@ def judge(line, feed, name, begin, moved, bound, before_fps):
             "bound_fps": round(bound, 3), "share_of_bound": round(after / bound, 3), "longest_gap_ms": round(1e3 * gap, 1),
             "gap_limit_ms": round(1e3 * limit, 1), "p50_ms": round(figures.quantile(latencies, 0.5), 2),
             "p99_ms": round(figures.quantile(latencies, 0.99), 2), "begin_s": round(begin, 3), "gap_at_s": round(gap_at - begin, 3),
-            "cpu_and_loop": busy}
+            "cpu": {f"n{index}": round(share[0], 4) for index, share in shares.items()},
+            "loop_cpu": {f"n{index}": round(share[1], 4) for index, share in shares.items()}, "got_of_quota": got}
 
 
 def run(line, network, messages, events, bound_fps):

@@ -51,6 +51,8 @@
 #define OVERDUE_FACTOR  10       /* times its usual time, and */
 #define OVERDUE_LEAST   1000000  /* us, make a frame overdue; */
 #define OVERDUE_UNKNOWN 60000000 /* so many where the usual time is not known */
+#define SMOOTH_SHARE    0.1      /* of one frame in the average of their times, at most, and: */
+#define SMOOTH_US       1e6      /* the time whose frames make the average */
 #define JOBS_PER_WORKER 2        /* one that runs, one that is there when it ends */
 
 static const uint8_t zeros[TENSOR_ALIGN]; /* the gaps between tensors in a payload */
@@ -719,12 +721,14 @@ void flow_dispatch(struct device *device) {
     }
 }
 
-static double smoothed(double average, uint64_t value) {
-    return average > 0 ? average + 0.1 * ((double)value - average) : (double)value;
+double flow_smoothed(double average, double value, uint64_t before, uint64_t since_us) {
+    double share = fmin(SMOOTH_SHARE, (double)since_us / SMOOTH_US);
+    return average + fmax(share, 1 / (double)(before + 1)) * (value - average);
 }
 
 static void count_computed(struct flow_stats *stats, const struct frame *frame) {
-    uint64_t second = device_now_us() / 1000000;
+    uint64_t now_us = device_now_us(), second = now_us / 1000000;
+    uint64_t since_us = now_us - stats->computed_at_us;
     size_t slots = sizeof(stats->per_second) / sizeof(stats->per_second[0]);
     if (second - stats->second >= slots)
         memset(stats->per_second, 0, sizeof(stats->per_second));
@@ -734,10 +738,14 @@ static void count_computed(struct flow_stats *stats, const struct frame *frame) 
     stats->second = second;
     stats->per_second[second % slots]++;
     if (frame->held != stats->computed_under)
-        stats->compute_us = stats->cpu_us = 0;
+        stats->computed = 0;
     stats->computed_under = frame->held;
-    stats->compute_us = smoothed(stats->compute_us, frame->job.compute_us);
-    stats->cpu_us = smoothed(stats->cpu_us, frame->job.cpu_us);
+    stats->computed_at_us = now_us;
+    stats->compute_us =
+        flow_smoothed(stats->compute_us, (double)frame->job.compute_us, stats->computed, since_us);
+    stats->cpu_us =
+        flow_smoothed(stats->cpu_us, (double)frame->job.cpu_us, stats->computed, since_us);
+    stats->computed++;
 }
 
 double flow_time_us(const struct flow_stats *stats, int workers, int threads, double quota) {

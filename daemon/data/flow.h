@@ -18,6 +18,8 @@ struct flow_stats {
     uint64_t frames_in, frames_out, frames_retried, frames_refused, frames_dropped, frames_suspect;
     double compute_us, cpu_us;  /* per frame, smoothed; of one plan. CPU time: one thread's */
     const void *computed_under; /* that plan, to tell it from others only */
+    uint64_t computed;          /* frames under it */
+    uint64_t computed_at_us;    /* when the last one was */
     uint64_t second;            /* the newest of the next */
     uint32_t per_second[FLOW_FPS_SECONDS + 1]; /* frames computed, by second modulo its length */
 };
@@ -102,6 +104,10 @@ void flow_session_attached(struct device *device, struct session *session);
 
 /* True when every frame has been answered, but for answers to clients that are away. */
 bool flow_is_idle(const struct device *device);
+
+/* An average over `before` values with one more, since_us after the last: all count alike at first,
+ * then those of the last second or so, but of ten frames at least. Pure. */
+double flow_smoothed(double average, double value, uint64_t before, uint64_t since_us);
 
 /* What a frame takes a worker while all are busy: what it took lately, but no less than the CPU
  * time of its threads by the share of quota (facts.h) that each worker then has. A device that

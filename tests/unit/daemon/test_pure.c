@@ -363,6 +363,25 @@ static void a_frame_that_is_sent_back_takes_its_old_place_in_the_queue(void **st
 
 /* ---- frames that take too long --------------------------------------------------------------- */
 
+static void an_average_of_times_is_of_a_second_or_of_ten_frames(void **state) {
+    double fast = 0, slow = 0, jump = 0;
+    (void)state;
+    for (uint64_t i = 0; i < 5; i++) /* at first all count alike */
+        fast = flow_smoothed(fast, (double)i, i, 10000);
+    assert_true(fabs(fast - 2) < 1e-9);
+    for (uint64_t i = 0; i < 1000; i++) /* 100 frames per second, every other one takes twice */
+        fast = flow_smoothed(fast, i % 2 ? 200 : 100, i, 10000);
+    assert_true(fabs(fast - 150) < 1);
+    for (uint64_t i = 0; i < 1000; i++) /* one in 2 s: the last ten count */
+        slow = flow_smoothed(slow, 100, i, 2000000);
+    for (uint64_t i = 1000; i < 1010; i++)
+        slow = flow_smoothed(slow, 200, i, 2000000);
+    assert_true(slow > 160 && slow < 170);
+    for (uint64_t i = 1; i < 1000; i++)
+        jump = flow_smoothed(jump, i < 800 ? 100 : 200, i, 10000);
+    assert_true(jump > 180 && jump < 190); /* two seconds after a change */
+}
+
 static void a_frame_is_overdue_after_ten_times_its_usual_time_and_a_second(void **state) {
     (void)state;
     assert_int_equal(flow_overdue_us(20000, 199000), 0);
@@ -403,6 +422,7 @@ int main(void) {
         cmocka_unit_test(a_buffer_lives_until_its_last_reference_goes),
         cmocka_unit_test(trimming_gives_back_what_nobody_needed_since_the_last_time),
         cmocka_unit_test(more_than_a_gigabyte_is_not_given),
+        cmocka_unit_test(an_average_of_times_is_of_a_second_or_of_ten_frames),
         cmocka_unit_test(a_frame_is_overdue_after_ten_times_its_usual_time_and_a_second),
         cmocka_unit_test(a_device_that_rests_is_not_faster_than_its_quota),
         cmocka_unit_test(a_frame_is_found_by_session_and_sequence),
