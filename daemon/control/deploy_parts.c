@@ -2,9 +2,9 @@
  * out as a PartChunk.
  *
  * Pace: while frames are under way here, one piece is sent at a time over all targets, and then
- * nothing for PACE times as long as the link was busy with it: a quarter of the link's time at most.
- * That is what its rate says, where the kernel has measured it, but no more than the time from the
- * piece to the next request. */
+ * nothing for PACE times as long as the link was busy with it: a quarter of the link's time at
+ * most. That is what its rate says, where the kernel has measured it, but no more than the time
+ * from the piece to the next request. */
 #include "daemon/control/deploy_private.h"
 
 #include "daemon/log.h"
