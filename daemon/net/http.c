@@ -55,6 +55,7 @@ struct http {
     unsigned port;
     bool is_running; /* inside MHD_run() */
     bool is_closing; /* nothing is suspended any more */
+    bool has_room;   /* a connection has ended in this MHD_run() */
     LIST_HEAD(, http_request) requests;
     LIST_HEAD(, http_connection) connections;
 };
@@ -90,10 +91,13 @@ static void run(struct http *http) {
     MHD_UNSIGNED_LONG_LONG ms;
     end_slow(http);
     http->is_running = true;
+    http->has_room = false;
     MHD_run(http->daemon);
     http->is_running = false;
     if (MHD_get_timeout(http->daemon, &ms) == MHD_NO)
         ms = UINT64_MAX;
+    if (http->has_room) /* at its limit it stopped listening, and only the next run begins again */
+        ms = 0;
     if (ms > LOOK_MS && !LIST_EMPTY(&http->connections))
         ms = LOOK_MS;
     if (ms < UINT64_MAX)
@@ -119,6 +123,7 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         LIST_REMOVE(known, entry);
         free(known);
         *context = NULL;
+        http->has_room = true;
     }
 }
 
