@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     struct err err = {""};
     char *model = realpath(MODEL, NULL);
     (void)argc, (void)argv;
+    signal(SIGPIPE, SIG_IGN); /* as convoyd does */
     must(model && mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/convoy.yaml", folder);
     FILE *file = fopen(path, "w");
