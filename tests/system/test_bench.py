@@ -46,9 +46,9 @@ class Moves(harness.Case):
 
     def test_the_longest_gap_lies_between_two_results(self):
         feed = self.feed(0, 1, 1.5, 2, 5)
-        self.assertAlmostEqual(feed.longest_gap(1, 3), 0.5)
-        self.assertEqual(feed.longest_gap(0, 9), 3)
-        self.assertEqual(feed.longest_gap(3, 4), math.inf)
+        self.assertEqual(feed.longest_gap(1, 2), (0.5, 1.5))
+        self.assertEqual(feed.longest_gap(0, 9), (3, 2))
+        self.assertEqual(feed.longest_gap(3, 4), (math.inf, 3))
 
     def test_devices_are_spread_so_that_no_core_has_more_than_it_must(self):
         self.assertEqual(emulation.spread([1, 1, 1, 1], 2), ([0, 1, 0, 1], 2))
