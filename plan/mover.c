@@ -151,6 +151,14 @@ void mover_note_probe(struct mover *mover, uint64_t now_us, size_t device, doubl
     }
 }
 
+void mover_note_messages(struct mover *mover, size_t device, double message_us, double byte_us) {
+    struct mover_device *at = &mover->devices[device];
+    if (!(message_us >= 0) || !isfinite(message_us) || !(byte_us >= 0) || !isfinite(byte_us))
+        return;
+    at->message_us = message_us;
+    at->byte_us = byte_us;
+}
+
 /* What the ingress would do by itself. */
 static double alone_fps(const struct mover *mover) {
     double us = 0;

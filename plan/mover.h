@@ -102,6 +102,10 @@ void mover_note_rate(struct mover *mover, uint64_t now_us, size_t from, size_t t
  */
 void mover_note_probe(struct mover *mover, uint64_t now_us, size_t device, double rate);
 
+/* A device's loop takes so long for a message, and for each of its bytes. What is negative or not
+ * finite is no measurement. */
+void mover_note_messages(struct mover *mover, size_t device, double message_us, double byte_us);
+
 /* The line has done fps frames per second, while more were waiting (is_full) or not. True, once,
  * when it has done less than the ingress would by itself for MOVER_WORSE_US, and the ingress has
  * the memory for that: then no other device is planned for during MOVER_ALONE_US, whatever is known

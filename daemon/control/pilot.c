@@ -38,6 +38,7 @@
 #define PROBE_US        3000000 /* what has been answered by then is all that counts */
 #define PROBE_AGAIN_US  300000000 /* a rate that was not seen for so long is measured again */
 #define CHANGE          0.15 /* of a device's slowness or rate: worth being named as the reason */
+#define STATE_MAX       (CONFIG_NAME_MAX + 32)
 #define SHARE_LEAST     0.01 /* of a core: nobody is believed to have less */
 
 _Static_assert(CONFIG_NEIGHBOURS_MAX + 1 <= MOVER_DEVICES_MAX, "a mover has room for all");
@@ -181,74 +182,6 @@ size_t pilot_decisions(const struct device *device, char **ret_texts) {
     return count;
 }
 
-/* ---- measuring ---------------------------------------------------------------------------------
- */
-
-static void measure(struct job *job) {
-    struct measure_job *m = (struct measure_job *)(uintptr_t)job;
-    const struct profile_options options = {.workers = m->workers,
-                                            .threads = m->threads,
-                                            .seconds = PROFILE_SECONDS,
-                                            .stop = &m->pilot->stop};
-    m->rc = held_open_model(m->config, &m->model, &m->err);
-    if (m->rc == 0 && model_numbers_init(&m->numbers, m->model) < 0)
-        m->rc = err_set(&m->err, -ENOMEM, "out of memory");
-    if (m->rc == 0)
-        m->rc = measure_layers(m->model, &options, &m->measure, &m->err);
-}
-
-static void on_measured(struct job *job, bool is_closing) {
-    struct measure_job *m = (struct measure_job *)(uintptr_t)job;
-    struct pilot *pilot = m->pilot;
-    double sum = 0;
-    pilot->has_job = false;
-    if (is_closing || !pilot->device) {
-        pilot_free(pilot);
-    } else if (m->rc < 0) {
-        decide(pilot, "nothing can be planned: %s", m->err.text);
-    } else {
-        pilot->numbers = m->numbers;
-        pilot->layer_us = m->measure.layer_us;
-        m->numbers = (struct model_numbers){.layers = 0};
-        m->measure.layer_us = NULL;
-        const struct cost_network network = {
-            .layers = pilot->numbers.layers,
-            .cut_bytes = pilot->numbers.cut_bytes,
-            .weight_bytes = pilot->numbers.weight_bytes,
-            .arena_bytes = pilot->numbers.arena_bytes,
-            .first_cut = pilot->device->config->raw_input_stays ? pilot->numbers.first_mixed : 1};
-        pilot->measured_us = device_now_us();
-        mover_init(&pilot->mover, &network, pilot->layer_us, pilot->count, &mover_defaults);
-        pilot->mover.max_replicas = (size_t)pilot->device->config->max_replicas;
-        for (size_t i = 0; i < network.layers; i++)
-            sum += pilot->layer_us[i];
-        decide(pilot, "measured %zu layers here: %.2f ms per frame, %.1f frames/s alone",
-               network.layers, sum / 1e3, sum > 0 ? 1e6 * m->workers / sum : 0);
-    }
-    model_unref(m->model);
-    model_numbers_fini(&m->numbers);
-    measure_fini(&m->measure);
-    config_free(m->config);
-    free(m);
-}
-
-static int submit_measuring(struct pilot *pilot) {
-    const struct config *config = pilot->device->config;
-    struct measure_job *m = calloc(1, sizeof(*m));
-    if (!m || config_copy_for_model(config, &m->config) < 0) {
-        free(m);
-        return -ENOMEM;
-    }
-    m->job.work = measure;
-    m->job.done = on_measured;
-    m->pilot = pilot;
-    m->workers = config->workers;
-    m->threads = config->threads;
-    pilot->has_job = true;
-    builder_submit(pilot->device->builder, &m->job);
-    return 0;
-}
-
 /* ---- what the devices say ----------------------------------------------------------------------
  */
 
@@ -327,6 +260,84 @@ static void note_status(struct pilot *pilot, size_t d, const Convoy__StageStatus
     if (is_ours)
         note_link(pilot, d, s, now_us);
     member->report.frames_out = s->frames_out;
+}
+
+/* What this device says itself; state is room for a text of ret_own. */
+static void note_own(struct pilot *pilot, Convoy__StageStatus *ret_own, char state[STATE_MAX]) {
+    status_own(pilot->device, ret_own, state, STATE_MAX);
+    uint64_t allowed = device_settings(pilot->device).memory, left = ret_own->memory_available;
+    note_status(pilot, 0, ret_own, left && left < allowed ? left : allowed);
+}
+
+/* ---- measuring ---------------------------------------------------------------------------------
+ */
+
+static void measure(struct job *job) {
+    struct measure_job *m = (struct measure_job *)(uintptr_t)job;
+    const struct profile_options options = {.workers = m->workers,
+                                            .threads = m->threads,
+                                            .seconds = PROFILE_SECONDS,
+                                            .stop = &m->pilot->stop};
+    m->rc = held_open_model(m->config, &m->model, &m->err);
+    if (m->rc == 0 && model_numbers_init(&m->numbers, m->model) < 0)
+        m->rc = err_set(&m->err, -ENOMEM, "out of memory");
+    if (m->rc == 0)
+        m->rc = measure_layers(m->model, &options, &m->measure, &m->err);
+}
+
+static void on_measured(struct job *job, bool is_closing) {
+    struct measure_job *m = (struct measure_job *)(uintptr_t)job;
+    struct pilot *pilot = m->pilot;
+    Convoy__StageStatus own;
+    char state[STATE_MAX];
+    double sum = 0;
+    pilot->has_job = false;
+    if (is_closing || !pilot->device) {
+        pilot_free(pilot);
+    } else if (m->rc < 0) {
+        decide(pilot, "nothing can be planned: %s", m->err.text);
+    } else {
+        pilot->numbers = m->numbers;
+        pilot->layer_us = m->measure.layer_us;
+        m->numbers = (struct model_numbers){.layers = 0};
+        m->measure.layer_us = NULL;
+        const struct cost_network network = {
+            .layers = pilot->numbers.layers,
+            .cut_bytes = pilot->numbers.cut_bytes,
+            .weight_bytes = pilot->numbers.weight_bytes,
+            .arena_bytes = pilot->numbers.arena_bytes,
+            .first_cut = pilot->device->config->raw_input_stays ? pilot->numbers.first_mixed : 1};
+        pilot->measured_us = device_now_us();
+        mover_init(&pilot->mover, &network, pilot->layer_us, pilot->count, &mover_defaults);
+        pilot->mover.max_replicas = (size_t)pilot->device->config->max_replicas;
+        note_own(pilot, &own, state); /* what probes tell is judged by it */
+        for (size_t i = 0; i < network.layers; i++)
+            sum += pilot->layer_us[i];
+        decide(pilot, "measured %zu layers here: %.2f ms per frame, %.1f frames/s alone",
+               network.layers, sum / 1e3, sum > 0 ? 1e6 * m->workers / sum : 0);
+    }
+    model_unref(m->model);
+    model_numbers_fini(&m->numbers);
+    measure_fini(&m->measure);
+    config_free(m->config);
+    free(m);
+}
+
+static int submit_measuring(struct pilot *pilot) {
+    const struct config *config = pilot->device->config;
+    struct measure_job *m = calloc(1, sizeof(*m));
+    if (!m || config_copy_for_model(config, &m->config) < 0) {
+        free(m);
+        return -ENOMEM;
+    }
+    m->job.work = measure;
+    m->job.done = on_measured;
+    m->pilot = pilot;
+    m->workers = config->workers;
+    m->threads = config->threads;
+    pilot->has_job = true;
+    builder_submit(pilot->device->builder, &m->job);
+    return 0;
 }
 
 /* ---- what the links can do ---------------------------------------------------------------------
@@ -445,8 +456,8 @@ static double cost_of(const struct probing *probing, size_t from, size_t to) {
  * loop there: messages cost its layers nothing. */
 static void finish_probing(struct pilot *pilot, struct member *member, uint64_t now_us) {
     struct probing *probing = &member->probing;
-    struct mover_device *known = &pilot->mover.devices[member - pilot->members];
-    const size_t first = PROBES_SMALL, count = probing->answers;
+    const size_t d = (size_t)(member - pilot->members), first = PROBES_SMALL,
+                 count = probing->answers;
     probing->is_under_way = false;
     probing->is_done = true;
     if (count < first + 4)
@@ -455,19 +466,17 @@ static void finish_probing(struct pilot *pilot, struct member *member, uint64_t 
     double small_us = cost_of(probing, 0, first - 1);
     double others = (double)(frame_bytes(pilot->device) - probing->other_bytes);
     double rate = probe_rate(probing->answered_us + first, count - first, DEPLOY_CHUNK);
-    mover_note_probe(&pilot->mover, now_us, (size_t)(member - pilot->members),
-                     rate * (1 + others / sent));
-    known->message_us = member->has_idle_cores ? 0 : small_us / share;
-    known->byte_us =
-        member->has_idle_cores
-            ? 0
-            : fmax(0, cost_of(probing, first, count - 1) - small_us) / (DEPLOY_CHUNK * share);
-    known = &pilot->mover.devices[0];
-    if (!pilot->members[0].has_idle_cores && others == 0) {
-        share = pilot->members[0].cpu_share;
-        known->message_us = small_us / share;
-        known->byte_us = (double)(loop_cpu_us() - probing->own_cpu_us) / (sent * share);
-    }
+    mover_note_probe(&pilot->mover, now_us, d, rate * (1 + others / sent));
+    if (member->has_idle_cores)
+        mover_note_messages(&pilot->mover, d, 0, 0);
+    else
+        mover_note_messages(&pilot->mover, d, small_us / share,
+                            fmax(0, cost_of(probing, first, count - 1) - small_us) /
+                                (DEPLOY_CHUNK * share));
+    share = pilot->members[0].cpu_share;
+    if (!pilot->members[0].has_idle_cores && others == 0)
+        mover_note_messages(&pilot->mover, 0, small_us / share,
+                            (double)(loop_cpu_us() - probing->own_cpu_us) / (sent * share));
 }
 
 /* Measures one link at a time: they share this device's port. */
@@ -825,12 +834,10 @@ void pilot_tick(struct device *device, uint64_t now_us) {
     if (!pilot || !pilot->layer_us || device->draining || now_us - pilot->asked_us < ASK_US)
         return;
     Convoy__StageStatus own;
-    char state[CONFIG_NAME_MAX + 32];
+    char state[STATE_MAX];
     pilot->asked_us = now_us;
     check_links(pilot, now_us);
-    status_own(device, &own, state, sizeof(state));
-    uint64_t allowed = device_settings(device).memory, left = own.memory_available;
-    note_status(pilot, 0, &own, left && left < allowed ? left : allowed);
+    note_own(pilot, &own, state);
     note_fps(pilot, &own, now_us);
     note_loop(pilot, &own, now_us);
     for (size_t d = 1; d < pilot->count; d++)

@@ -35,6 +35,7 @@ static int tear_down(void **state) {
 
 struct scene {
     struct daemons line;
+    const struct oracle *oracle;
     struct client client, admin;
 };
 
@@ -49,18 +50,24 @@ static void configure_ingress(struct scene *scene, const char *extra) {
     assert_int_equal(fclose(file), 0);
 }
 
-static void start(struct scene *scene, int count, const char *extra) {
+static void configure(struct scene *scene, int count, const char *model,
+                      const struct oracle *answers, const char *extra) {
     memset(scene, 0, sizeof(*scene));
-    daemons_init(&scene->line, count, MODEL);
+    scene->oracle = answers;
+    daemons_init(&scene->line, count, model);
     configure_ingress(scene, extra);
     for (int i = 1; i < count; i++)
         daemons_configure_idle(&scene->line, i, "workers: 1\nheartbeat_ms: 1000\n");
 }
 
+static void start(struct scene *scene, int count, const char *extra) {
+    configure(scene, count, MODEL, &oracle, extra);
+}
+
 static void connect_clients(struct scene *scene) {
-    client_init(&scene->client, &oracle, scene->line.all[0].port);
+    client_init(&scene->client, scene->oracle, scene->line.all[0].port);
     client_connect(&scene->client, CONVOY__ROLE__ROLE_CLIENT);
-    client_init(&scene->admin, &oracle, scene->line.all[0].port);
+    client_init(&scene->admin, scene->oracle, scene->line.all[0].port);
     client_connect(&scene->admin, CONVOY__ROLE__ROLE_CLIENT);
 }
 
@@ -190,17 +197,13 @@ static void wait_shared(struct scene *scene) {
 static void neighbours_share_the_slowest_layer(void **state) {
     char folder[] = "/tmp/convoy-test-heavy-XXXXXX", path[64];
     struct scene scene;
-    struct oracle fmnist = oracle;
+    struct oracle answers;
     (void)state;
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/heavy.onnx", folder);
     small_model_write(path, 13, heavy);
-    oracle_init(&oracle, path);
-    memset(&scene, 0, sizeof(scene));
-    daemons_init(&scene.line, 3, path);
-    configure_ingress(&scene, "max_replicas: 2\n");
-    for (int i = 1; i < 3; i++)
-        daemons_configure_idle(&scene.line, i, "workers: 1\nheartbeat_ms: 1000\n");
+    oracle_init(&answers, path);
+    configure(&scene, 3, path, &answers, "max_replicas: 2\n");
     daemons_start_all(&scene.line);
     daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
     connect_clients(&scene);
@@ -210,8 +213,7 @@ static void neighbours_share_the_slowest_layer(void **state) {
     run_frames(&scene, 200);
 
     finish(&scene);
-    oracle_fini(&oracle);
-    oracle = fmnist;
+    oracle_fini(&answers);
     assert_int_equal(folder_remove(folder), 0);
 }
 

@@ -22,8 +22,9 @@
 
 #include <cmocka.h>
 
-#define LOG_MAX (1 << 20)
-#define LONG_MS 60000 /* such a time is long enough for everybody */
+#define LOG_MAX   (1 << 20)
+#define LOG_LINES 20    /* of a log are shown where a test fails */
+#define LONG_MS   60000 /* such a time is long enough for everybody */
 
 uint64_t daemons_now_ms(void) {
     struct timespec now;
@@ -255,11 +256,27 @@ bool daemons_logged(const struct daemons *daemons, int i, const char *text) {
     return daemons_count_log(daemons, i, text) > 0;
 }
 
+/* The end of a daemon's log as comments between results: its folder does not outlive a CI run. */
+static void show_log(const struct daemons *daemons, int i) {
+    char *log = read_log(&daemons->all[i]);
+    const char *line = log + strlen(log), *end;
+    for (int lines = 0; line > log && (line[-1] != '\n' || lines++ <= LOG_LINES);)
+        line--;
+    for (; *line; line = end + (*end == '\n')) {
+        end = line + strcspn(line, "\n");
+        fprintf(stderr, "# %s: %.*s\n", daemons->all[i].node, (int)(end - line), line);
+    }
+    free(log);
+}
+
 void daemons_wait_log(const struct daemons *daemons, int i, const char *text, int times) {
     uint64_t until = daemons_now_ms() + DAEMONS_CAP_MS;
     while (daemons_count_log(daemons, i, text) < times) {
-        if (daemons_now_ms() > until)
-            fail_msg("%s never logged \"%s\"", daemons->all[i].node, text);
+        if (daemons_now_ms() > until) {
+            fprintf(stderr, "# %s never logged \"%s\"\n", daemons->all[i].node, text);
+            show_log(daemons, i);
+            fail();
+        }
         pause_ms(5);
     }
 }

@@ -258,6 +258,20 @@ static void probed_rate_counts_at_once_and_the_ingress_has_the_fastest(void **st
     free_world(&world);
 }
 
+static void cost_of_messages_that_is_no_number_does_not_count(void **state) {
+    static const double odd[] = {INFINITY, NAN, -1};
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    mover_note_messages(&world.mover, 1, 50, 0.25);
+    for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        mover_note_messages(&world.mover, 1, odd[i], 0);
+        mover_note_messages(&world.mover, 1, 0, odd[i]);
+    }
+    assert_true(world.mover.devices[1].message_us == 50 && world.mover.devices[1].byte_us == 0.25);
+    free_world(&world);
+}
+
 /* Lines planned now have only the ingress. */
 static bool plans_alone(struct world *world) {
     struct mover_problem *problem = mover_problem_new(&world->mover, world->now_us);
@@ -593,6 +607,7 @@ int main(void) {
         cmocka_unit_test(moves_one_after_the_other_come_ever_more_slowly),
         cmocka_unit_test(seldom_used_link_says_nothing_about_its_rate),
         cmocka_unit_test(probed_rate_counts_at_once_and_the_ingress_has_the_fastest),
+        cmocka_unit_test(cost_of_messages_that_is_no_number_does_not_count),
         cmocka_unit_test(line_that_does_less_than_one_device_is_given_up_for_a_while),
         cmocka_unit_test(ingress_without_the_memory_for_all_is_not_left_alone),
         cmocka_unit_test(stages_are_shared_where_that_is_allowed),
