@@ -1,9 +1,12 @@
 """What the scripts and the system tests share: finding the programs, reading a pipeline, asking a line, running one here."""
+import contextlib
 import ctypes
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -51,6 +54,29 @@ def stages_ready(address):
     if answer.returncode != 0:
         return []
     return [s["node"] for s in json.loads(answer.stdout)["stages"] if s["state"] == "ready"]
+
+
+def lasting_ports():
+    """Those that the kernel gives to nobody who does not ask for them: no connection takes one while its daemon restarts."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as limits:
+        first, last = map(int, limits.read().split())
+    return [port for port in range(10000, 65536) if not first <= port <= last] or list(range(first, last + 1))
+
+
+def free_ports(count):
+    """Ports of 127.0.0.1 that were free a moment ago."""
+    ports = []
+    candidates = lasting_ports()
+    random.shuffle(candidates)
+    for port in candidates:
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                s.bind(("127.0.0.1", port))
+                ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise Failure(f"{count} ports are wanted, {len(ports)} are free")
 
 
 def end_with_parent():

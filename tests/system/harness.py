@@ -2,7 +2,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import fashion  # noqa: E402
 import line  # noqa: E402
+from line import free_ports  # noqa: E402
 
 RESNET = os.path.join(ROOT, "models", "fmnist_resnet.onnx")
 CUTS = ["/m/f/f.3/Relu_1", "/m/f/f.5/Relu_1"]  # two of its layers
@@ -142,19 +142,6 @@ class Case(unittest.TestCase):
         folder = self.path("pictures")
         fashion.write_pictures(folder, count)
         return folder
-
-
-def free_ports(count):
-    """Ports that were free a moment ago: all are bound at once so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
 
 
 def varint(number):
