@@ -32,9 +32,9 @@ static inline ptrdiff_t kn_max(ptrdiff_t a, ptrdiff_t b) {
     return a > b ? a : b;
 }
 
-/* a / b rounded up; a >= 0, b > 0. */
+/* a / b rounded up; a >= 0, b > 0, however large. */
 static inline ptrdiff_t kn_ceil_div(ptrdiff_t a, ptrdiff_t b) {
-    return (a + b - 1) / b;
+    return a / b + (a % b != 0);
 }
 
 static inline size_t kn_round_up(size_t bytes, size_t align) {

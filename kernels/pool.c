@@ -228,13 +228,15 @@ static void max_across(const struct pool_job *job, const float *x, ptrdiff_t fir
 /* The same of the band's columns, for `count` output rows. */
 static void max_down(const struct pool_job *job, const float *from, ptrdiff_t count, float *y) {
     const struct kn_pool *pool = job->pool;
-    ptrdiff_t together = pool->stride_h == 1 ? count * pool->ow : pool->ow;
+    ptrdiff_t rows = pool->stride_h == 1 ? count : 1; /* side by side, as what they need is */
+    ptrdiff_t ow = pool->ow, size = rows * ow;
     float unit[KN_UNIT];
 
-    for (ptrdiff_t r = 0; r < count * pool->ow; r += together, from += pool->stride_h * pool->ow)
-        for (ptrdiff_t i = 0; i < together; i += KN_UNIT) {
-            max_taps(from + i, job->steps->offsets, pool->kh, unit, KN_UNIT);
-            memcpy(y + r + i, unit, (size_t)kn_min(KN_UNIT, together - i) * sizeof(float));
+    for (ptrdiff_t r = 0; r < count; r += rows)
+        for (ptrdiff_t i = 0; i < size; i += KN_UNIT) {
+            max_taps(from + r * pool->stride_h * ow + i, job->steps->offsets, pool->kh, unit,
+                     KN_UNIT);
+            memcpy(y + r * ow + i, unit, (size_t)kn_min(KN_UNIT, size - i) * sizeof(float));
         }
 }
 

@@ -67,10 +67,16 @@ static int count_planes(const struct op_call *call, int64_t *ret) {
     return 0;
 }
 
+#define REACH_MAX (OP_DIM_MAX / 4) /* of rows and columns: the sum of a few fits an int */
+
 /* No window may lie in the padding altogether: its maximum would be nothing. */
-static int check_pads(const struct op_call *call, const struct window *w) {
+static int check_reach(const struct op_call *call, const struct window *w) {
     for (int axis = 0; axis < WINDOW_AXES; axis++) {
         int64_t cover = ((int64_t)w->kernel[axis] - 1) * w->dilation[axis] + 1;
+        int64_t last = ((int64_t)w->out[axis] - 1) * w->stride[axis];
+        if (cover > REACH_MAX || last > REACH_MAX || w->in[axis] > REACH_MAX)
+            return op_fail(call, -ENOTSUP, "windows of %lld over an input of %d are too large",
+                           (long long)cover, w->in[axis]);
         if (w->begin[axis] >= cover || w->end[axis] >= cover)
             return op_fail(call, -ENOTSUP, "pads as large as the kernel are not supported");
     }
@@ -88,7 +94,7 @@ static int read_window(const struct op_call *call, unsigned types, struct window
     if (rc == 0)
         rc = window_slide(call, node_int(call->node, "ceil_mode", 0) != 0, ret);
     if (rc == 0)
-        rc = check_pads(call, ret);
+        rc = check_reach(call, ret);
     return rc < 0 ? rc : count_planes(call, ret_planes);
 }
 

@@ -484,6 +484,21 @@ static void large_convolutions_agree_with_the_reference(void **state) {
     }
 }
 
+/* A file may ask for it; no second row or column follows. */
+static void a_stride_may_be_larger_than_any_picture(void **state) {
+    struct rng rng = {.state = 19};
+
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        struct kn_conv c = random_conv(&rng);
+        c.stride_h = c.stride_w = INT_MAX;
+        c.oh = c.ow = 1;
+        if (i % 3 == 0)
+            c.group = c.ic = c.oc = 5;
+        check_conv(&rng, &c);
+    }
+}
+
 /* A convolution of which the model layer relies that a picture's result does not depend on others.
  */
 static void an_image_gives_the_same_bits_alone_and_in_a_batch(void **state) {
@@ -664,6 +679,7 @@ int main(void) {
         cmocka_unit_test(windows_as_large_as_the_picture_agree_with_the_reference),
         cmocka_unit_test(tiles_that_nearly_fill_strips_agree_with_the_reference),
         cmocka_unit_test(large_convolutions_agree_with_the_reference),
+        cmocka_unit_test(a_stride_may_be_larger_than_any_picture),
         cmocka_unit_test(an_image_gives_the_same_bits_alone_and_in_a_batch),
         cmocka_unit_test(the_algorithm_follows_from_the_shape),
         cmocka_unit_test(lanes_are_channels_where_enough_of_them_are_filled),

@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -151,6 +152,31 @@ static void large_maxima_agree_with_the_reference(void **state) {
     }
 }
 
+/* A file may ask for it; no row follows. */
+static void a_stride_may_be_larger_than_any_plane(void **state) {
+    struct rng rng = {.state = 36};
+    struct kn_pool p = {.kind = KN_POOL_MAX,
+                        .planes = 2,
+                        .ih = 5,
+                        .iw = 9,
+                        .oh = 1,
+                        .ow = 6,
+                        .kh = 5,
+                        .kw = 4,
+                        .stride_h = INT_MAX,
+                        .stride_w = 1,
+                        .dil_h = 1,
+                        .dil_w = 1};
+
+    (void)state;
+    check_pool_against_ref(&rng, &p, false);
+    p.stride_w = INT_MAX;
+    p.ow = 1;
+    check_pool_against_ref(&rng, &p, false);
+    p.kind = KN_POOL_AVERAGE;
+    check_pool_against_ref(&rng, &p, false);
+}
+
 /* Windows that are the whole plane: more planes than one task takes, the last task not full. */
 static void whole_planes_agree_with_the_reference(void **state) {
     struct rng rng = {.state = 34};
@@ -248,6 +274,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_pools_agree_with_the_reference),
         cmocka_unit_test(large_maxima_agree_with_the_reference),
+        cmocka_unit_test(a_stride_may_be_larger_than_any_plane),
         cmocka_unit_test(the_usual_maxima_agree_with_the_reference),
         cmocka_unit_test(whole_planes_agree_with_the_reference),
         cmocka_unit_test(nan_wins_the_maximum),

@@ -304,6 +304,10 @@ static const struct broken broken[] = {
     {13, -EBADMSG, IN4 "MaxPool p x -> y\n", "kernel_shape"},
     {13, -EBADMSG, IN4 "MaxPool p x -> y | kernel_shape=[0,2]\n", "kernel_shape"},
     {13, -ENOTSUP, IN4 "MaxPool p x -> y | kernel_shape=[2,2] pads=[2,2,2,2]\n", "pads"},
+    {13, -ENOTSUP,
+     IN4 "AveragePool p x -> y | kernel_shape=[1,536870913] "
+         "pads=[0,536870912,0,536870912] strides=[1,536870912]\n",
+     "windows of 536870913 over an input of 8 are too large"},
     {13, -EBADMSG, IN4 "const s i64 2 = -1,-1\nReshape r x,s -> y\n", "shape"},
     {13, -EBADMSG, IN4 "const s i64 2 = 3,-1\nReshape r x,s -> y\n", "divided"},
     {13, -EBADMSG, IN4 "const s i64 2 = 3,5\nReshape r x,s -> y\n", "cannot become"},
