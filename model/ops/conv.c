@@ -26,6 +26,7 @@ struct conv_state {
 #define ROUND_UP(n) (((n) + (KN_ALIGN - 1)) / KN_ALIGN * KN_ALIGN)
 #define STATE_BYTES ROUND_UP(sizeof(struct conv_state))
 #define PIECE_BYTES ((size_t)1 << 20) /* of weights that are packed at once, about */
+#define TAPS_MOST   1024 /* of an axis that are looked at: a file may ask for any number */
 
 /* Types, ranks, channels and group; ic_axis: of the weights. */
 static int check_weights(const struct op_call *call, int ic_axis, int64_t *ret_group,
@@ -70,10 +71,13 @@ static bool tap_reads(const struct axis *axis, int k) {
     return at < axis->in && at <= last;
 }
 
-/* Taps [*ret_first, ...) of the axis that read more than padding; at least one. Returns how many.
- */
+/* Taps [*ret_first, ...) of the axis that read more than padding; at least one, and all where there
+ * are very many. Returns how many. */
 static int taps_that_read(const struct axis *axis, int kernel, int *ret_first) {
     int first = 0, last = kernel - 1;
+    *ret_first = 0;
+    if (kernel > TAPS_MOST)
+        return kernel;
     while (first < last && !tap_reads(axis, first))
         first++;
     while (last > first && !tap_reads(axis, last))
@@ -207,18 +211,38 @@ static void pack_weights(const struct conv_plan *plan, const struct conv_state *
         kn_conv_pack(&state->plan, weights, packed);
 }
 
-/* Large matrices piece by piece; a piece's pages of the file are given back before the next one's
- * are read. */
-static void pack_pieces(const struct op_prep *prep, const struct kn_conv_weights *all,
-                        void *packed) {
+/* Copies what is left of windows that lie at `from`, at any address. */
+static void copy_cropped(const struct conv_plan *plan, const char *from, size_t windows,
+                         float *to) {
+    struct crop crop = crop_of(&plan->conv);
+    size_t row = (size_t)plan->conv.kw * sizeof(float), window = (size_t)plan->conv.kh * row;
+    size_t kept = (size_t)crop.conv.kw * sizeof(float);
+    size_t skipped = (size_t)crop.first_row * row + (size_t)crop.first_column * sizeof(float);
+    for (size_t i = 0; i < windows; i++)
+        for (int y = 0; y < crop.conv.kh; y++, to += crop.conv.kw)
+            memcpy(to, from + i * window + (size_t)y * row + skipped, kept);
+}
+
+/* Piece by piece, but where there are groups; a piece's pages of the file are given back before the
+ * next one's are read. */
+static int pack_pieces(const struct op_prep *prep, const struct kn_conv_weights *all,
+                       void *packed) {
     const struct constant *numbers = prep->numbers[1];
     const struct conv_state *state = prep->data;
-    size_t row = numbers->bytes / (size_t)all->rows;
+    const struct conv_plan *plan = prep->plan;
+    size_t oc = (size_t)all->rows, row = numbers->bytes / oc;
     size_t step = (PIECE_BYTES / (row + 1) / KN_CONV_PIECE + 1) * KN_CONV_PIECE;
-    for (size_t first = 0, rows; first < (size_t)all->rows; first += rows) {
-        rows = (size_t)all->rows - first < step ? (size_t)all->rows - first : step;
+    float *kept = NULL; /* of a piece, where taps are left out */
+    if (plan->conv.group > 1 || step > oc)
+        step = oc;
+    if (is_cropped(plan) && !(kept = malloc(step * row)))
+        return -ENOMEM;
+    for (size_t first = 0, rows; first < oc; first += rows) {
+        rows = oc - first < step ? oc - first : step;
         const char *w = (const char *)all->w + first * row;
-        const struct kn_conv_weights piece = {.w = (const float *)(const void *)w,
+        if (kept)
+            copy_cropped(plan, w, rows * (size_t)(plan->conv.ic / plan->conv.group), kept);
+        const struct kn_conv_weights piece = {.w = kept ? kept : (const float *)(const void *)w,
                                               .bias = all->bias + first,
                                               .scale = all->scale ? all->scale + first : NULL,
                                               .first = (int)first,
@@ -226,26 +250,7 @@ static void pack_pieces(const struct op_prep *prep, const struct kn_conv_weights
         kn_conv_pack(&state->plan, &piece, packed);
         graph_drop_range(prep->graph, numbers, first * row, (first + rows) * row);
     }
-}
-
-/* Only the taps that are left, copied. */
-static int pack_cropped(const struct conv_plan *plan, const struct conv_state *state,
-                        const struct kn_conv_weights *weights, void *packed) {
-    struct crop crop = crop_of(&plan->conv);
-    size_t kh = (size_t)crop.conv.kh, kw = (size_t)crop.conv.kw, row = (size_t)plan->conv.kw;
-    size_t windows = (size_t)plan->conv.oc * (size_t)(plan->conv.ic / plan->conv.group);
-    const char *from = (const char *)weights->w; /* at any address */
-    struct kn_conv_weights left = *weights;
-    float *w = malloc(windows * kh * kw * sizeof(float));
-    if (!w)
-        return -ENOMEM;
-    from += ((size_t)crop.first_row * row + (size_t)crop.first_column) * sizeof(float);
-    for (size_t i = 0; i < windows; i++, from += (size_t)plan->conv.kh * row * sizeof(float))
-        for (size_t y = 0; y < kh; y++)
-            memcpy(w + (i * kh + y) * kw, from + y * row * sizeof(float), kw * sizeof(float));
-    left.w = w;
-    kn_conv_pack(&state->plan, &left, packed);
-    free(w);
+    free(kept);
     return 0;
 }
 
@@ -268,12 +273,10 @@ static int conv_pack(struct op_prep *prep) {
                                                 .bias = bias,
                                                 .scale = prep->affine ? prep->scale : NULL,
                                                 .rows = plan->conv.oc};
-        if (is_cropped(plan))
-            rc = pack_cropped(plan, state, &weights, packed);
-        else if (plan->is_volume || plan->conv.group > 1)
+        if (plan->is_volume)
             pack_weights(plan, state, &weights, packed, scratch);
         else
-            pack_pieces(prep, &weights, packed);
+            rc = pack_pieces(prep, &weights, packed);
     } else {
         rc = -ENOMEM;
     }

@@ -99,7 +99,8 @@ static void add_given(struct op_case *c, const char *line, const struct tensor *
              constant ? "const" : "input", (int)length, line);
 }
 
-static void case_init(struct op_case *c, const char *text, bool constant) {
+/* The first `inputs` of what is given are the model's inputs, the rest constants. */
+static void case_init(struct op_case *c, const char *text, size_t inputs) {
     char line[TEXT], copy[TEXT];
     memset(c, 0, sizeof(*c));
     for (const char *p = text; *p;) {
@@ -111,7 +112,8 @@ static void case_init(struct op_case *c, const char *text, bool constant) {
             snprintf(copy, sizeof(copy), "%s", line + 6);
             c->given[c->given_count] = read_tensor(line + 6);
             c->given[c->given_count].desc.name = NULL;
-            add_given(c, copy, &c->given[c->given_count++], constant);
+            add_given(c, copy, &c->given[c->given_count], c->given_count >= inputs);
+            c->given_count++;
         } else if (strncmp(line, "want ", 5) == 0) {
             snprintf(c->model + strlen(c->model), TEXT - strlen(c->model), "output %.*s\n",
                      (int)strcspn(line + 5, "="), line + 5);
@@ -158,13 +160,13 @@ static void compare(const struct tensor *got, const struct tensor *want, const c
 }
 
 /* Opens and runs; compares unless it fails. What opening or running returns. */
-static int run(struct op_case *c, int opset, bool constant, const char *text, struct err *err) {
+static int run(struct op_case *c, int opset, size_t inputs, const char *text, struct err *err) {
     struct model *model = NULL;
     struct stage *stage = NULL;
     struct exec *exec = NULL;
     struct tensor out[MODELS_TENSORS_MAX] = {{{0}, NULL}};
     size_t count;
-    case_init(c, text, constant);
+    case_init(c, text, inputs);
     int rc = open_model(c, opset, &model, err);
     if (rc < 0)
         goto done;
@@ -185,26 +187,27 @@ done:
     return rc;
 }
 
-static void check(int opset, const char *text, bool constant) {
+static void check(int opset, const char *text, size_t inputs) {
     struct op_case c;
     struct err err = {0};
-    if (run(&c, opset, constant, text, &err) < 0)
+    if (run(&c, opset, inputs, text, &err) < 0)
         fail_msg("%s:\n%s", err.text, text);
 }
 
 void op_case_check(int opset, const char *text) {
-    check(opset, text, false);
-    check(opset, text, true);
+    check(opset, text, LINES);
+    check(opset, text, 0);
+    check(opset, text, 1);
 }
 
 void op_case_check_constant(int opset, const char *text) {
-    check(opset, text, true);
+    check(opset, text, 0);
 }
 
 void op_case_refuse(int opset, const char *text, int code, const char *words) {
     struct op_case c;
     struct err err = {0};
-    int rc = run(&c, opset, false, text, &err);
+    int rc = run(&c, opset, LINES, text, &err);
     if (rc != code)
         fail_msg("%d instead of %d: %s\n%s", rc, code, err.text, text);
     if (!strstr(err.text, words))

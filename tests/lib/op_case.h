@@ -6,9 +6,9 @@
 #ifndef CONVOY_TESTS_OP_CASE_H
 #define CONVOY_TESTS_OP_CASE_H
 
-/* Runs the model twice, with what is given as inputs and as constants, and fails the test unless
- * every output has the wanted type and shape, and numbers within 1e-5 (relative, at least
- * absolute). */
+/* Runs the model three times, with what is given as inputs, as constants, and the first as an input
+ * and the rest as constants, and fails the test unless every output has the wanted type and shape,
+ * and numbers within 1e-5 (relative, at least absolute). */
 void op_case_check(int opset, const char *text);
 
 /* The same, only with what is given as constants: for operators whose shapes depend on it. */

@@ -262,7 +262,7 @@ static void check_layer_by_layer(struct model *model, const struct cut_tensors *
 
 static void check_every_cut(int opset, const char *text) {
     char folder[] = "/tmp/convoy-odd-XXXXXX", path[64];
-    struct cut_tensors in, whole;
+    struct cut_tensors in, whole, two;
     struct model *model = NULL;
     struct err err = {0};
     assert_non_null(mkdtemp(folder));
@@ -275,6 +275,8 @@ static void check_every_cut(int opset, const char *text) {
     size_t count = model_layers_count(model);
     assert_true(count > 4);
     run_range(model, 0, count, 1, &in, &whole);
+    run_range(model, 0, count, 2, &in, &two);
+    assert_same(&whole, &two, 0, count);
     check_layer_by_layer(model, &in, &whole);
     for (size_t at = 1; at < count; at++) {
         struct cut_tensors middle, out;
@@ -290,6 +292,7 @@ static void check_every_cut(int opset, const char *text) {
         model_unref(tail);
     }
     rmdir(folder);
+    tensors_free(&two);
     tensors_free(&whole);
     tensors_free(&in);
     model_unref(model);
@@ -350,6 +353,22 @@ static void joint_tensors_survive_every_cut(void **state) {
     check_every_cut(13, joint);
 }
 
+/* Groups that are wide enough for Winograd's algorithm, windows of which padding leaves a part,
+ * maxima of many taps. */
+static const char windows[] =
+    "input x f32 2,18,11,13\noutput y\n"
+    "const w1 f32 20,9,3,3\nconst b1 f32 20\nConv c1 x,w1,b1 -> a | group=2 pads=[1,1,1,1]\n"
+    "const w2 f32 16,10,3,3\n"
+    "Conv c2 a,w2 -> b | group=2 dilations=[11,14] pads=[11,14,11,14]\nRelu r2 b -> c\n"
+    "MaxPool p c -> d | kernel_shape=[5,9] pads=[2,4,2,4]\n"
+    "const w3 f32 16,16,5,3\nConv c3 d,w3 -> e | dilations=[1,13] pads=[2,13,2,13]\n"
+    "Add sum e,c -> f\nTanh th f -> g\nMaxPool q g -> y | kernel_shape=[11,2] strides=[1,2]\n";
+
+static void windows_of_every_kind_survive_every_cut(void **state) {
+    (void)state;
+    check_every_cut(13, windows);
+}
+
 int main(void) {
     struct CMUnitTest tests[128];
     static char names[128][128];
@@ -358,6 +377,7 @@ int main(void) {
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(joint_tensors_survive_every_cut);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(quantised_graphs_survive_every_cut);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(float16_graphs_survive_every_cut);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(windows_of_every_kind_survive_every_cut);
     for (const struct models_entry *entry = models_all; entry->file; entry++) {
         snprintf(names[count], sizeof(names[0]), "every_cut_gives_the_same_bits %s", entry->file);
         tests[count] = (struct CMUnitTest){.name = names[count],

@@ -54,6 +54,30 @@ static void taps_beyond_the_picture_add_nothing(void **state) {
                            "want y f32 1,2,2,3 = 1,1,1,1,1,1,3,-17,18,13,-7,-27\n");
 }
 
+/* The same, with a Pad in front of it, and a normalisation, a sum and an activation behind. */
+static void taps_beyond_the_picture_leave_room_for_what_is_fused(void **state) {
+    (void)state;
+    op_case_check(11,
+                  WIDE "given w f32 2,2,3,3 = " TAPS ",-1,-5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,"
+                       "1,-3\nconst p i64 8 = 0,0,3,2,0,0,3,2\nPad pad x,p -> a\n"
+                       "Conv c a,w,b -> d | pads=[2,3,2,3] dilations=[5,5]\n"
+                       "const s f32 2 = 2,-1\nconst o f32 2 = 0.5,1\nconst m f32 2 = 1,-2\n"
+                       "const v f32 2 = 0.25,4\n"
+                       "BatchNormalization n d,s,o,m,v -> e | epsilon=0.0\n"
+                       "Add sum e,x -> f\nRelu r f -> y\n"
+                       "want y f32 1,2,4,5 = 0,14.5,58.5,0,25.5,0,0,36.5,0,3.5,47.5,0,14.5,58.5,"
+                       "0,25.5,0,0,36.5,0,13.5,0,6,0,0,8.5,0,1,11,0,3.5,13.5,0,6,0,0,8.5,0,1,"
+                       "11\n");
+}
+
+/* More of them than are looked at one by one. */
+static void windows_of_thousands_of_taps_add_them_all(void **state) {
+    (void)state;
+    op_case_check(11, "given x f32 1,1,1,3 = 1,2,3\ngiven o f32 = 1\nconst k i64 4 = 1,1,1,3000\n"
+                      "ConstantOfShape z k -> zeros\nAdd ones zeros,o -> w\n"
+                      "Conv c x,w -> y | pads=[0,2999,0,1]\nwant y f32 1,1,1,4 = 1,3,6,6\n");
+}
+
 static void volumes_are_spread(void **state) {
     (void)state;
     op_case_check(11, "given x f32 1,2,2,2,2 = -5,2,-2,5,1,-3,4,0,-4,3,-1,-5,2,-2,5,1\n"
@@ -176,6 +200,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(volumes_are_convolved),
         cmocka_unit_test(taps_beyond_the_picture_add_nothing),
+        cmocka_unit_test(taps_beyond_the_picture_leave_room_for_what_is_fused),
+        cmocka_unit_test(windows_of_thousands_of_taps_add_them_all),
         cmocka_unit_test(volumes_are_spread),
         cmocka_unit_test(the_shape_of_what_is_spread_can_be_asked_for),
         cmocka_unit_test(volumes_are_pooled),
