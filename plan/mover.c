@@ -19,7 +19,8 @@
 #define SURE_FACTOR   6    /* ... so many standard deviations */
 #define KNOWN         10   /* measurements, after which a variance is believed */
 #define ODD_FACTOR    4    /* standard deviations of single measurements: farther off is odd */
-#define COOL_MOST     8    /* times as long is the longest time between two moves */
+#define STREAK_MOST   4    /* moves in a row: more do not count ... */
+#define COOL_MOST     8    /* ... and so many times as long is the longest time between two */
 #define WORSE         0.95 /* of what the ingress would do alone: a line that does less is none */
 #define TOLERANCE     0.02 /* of the planner: lines this near count as equal */
 
@@ -88,16 +89,15 @@ void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t
     double off = log(slowness / at->slowness);
     if (at->time_us && fabs(off) < SPREAD_MOST)
         at->variance += (off * off - at->variance) * weight(now_us, at->time_us, SPREAD_US);
-    bool is_odd = at->samples >= KNOWN && reference >= WHOLE * total &&
+    bool is_far = at->samples >= KNOWN && reference >= WHOLE * total &&
                   fabs(off) > fmax(SPREAD_MOST, ODD_FACTOR * sqrt(at->variance));
-    if (is_odd && at->odd * off > 0 && fabs(off - at->odd) < SPREAD_MOST) {
+    bool is_change = is_far && at->odd * off > 0 && fabs(off - at->odd) < SPREAD_MOST;
+    if (is_change)
         at->slowness *= exp((off + at->odd) / 2);
-        is_odd = false;
-    } else if (!is_odd) {
+    else if (!is_far || at->odd != 0) /* of two in a row one counts, however they differ */
         at->slowness = blend(mover, at->slowness, slowness, fmin(1, reference / total / WHOLE),
                              now_us, at->time_us);
-    }
-    at->odd = is_odd ? off : 0;
+    at->odd = is_far && !is_change ? log(slowness / at->slowness) : 0;
     at->samples += at->samples < KNOWN;
     at->time_us = now_us;
 }
@@ -376,7 +376,7 @@ enum mover_verdict mover_decide(struct mover *mover, uint64_t now_us, double cur
 
 void mover_moved(struct mover *mover, uint64_t now_us) {
     double calm = (double)(now_us - mover->moved_us) / (double)mover->options.calm_us;
-    mover->streak = fmax(0, mover->streak - calm) + 1;
+    mover->streak = fmin(STREAK_MOST, fmax(0, mover->streak - calm) + 1);
     mover->moved_us = now_us ? now_us : 1;
     mover->better_us = 0;
 }

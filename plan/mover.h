@@ -79,8 +79,9 @@ void mover_device_gone(struct mover *mover, size_t device);
 
 /* A frame took time_us in layers [first, last) of a device, on average over the last second or so.
  * Samples that are no time, or of layers that take none, do not count; those of less than a tenth
- * of the model count less, as they say little of its other layers. Two in a row that are far off
- * the same way are a change, and count whole. */
+ * of the model count less, as they say little of its other layers. One that is far off does not
+ * count until the next: two that are far off the same way, and near each other, are a change and
+ * count whole, else the next one counts as any other. */
 void mover_note_time(struct mover *mover, uint64_t now_us, size_t device, size_t first, size_t last,
                      double time_us);
 

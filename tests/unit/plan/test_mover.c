@@ -412,6 +412,23 @@ static void change_counts_whole_when_it_is_seen_twice(void **state) {
     free_world(&world);
 }
 
+static void device_whose_times_spread_widely_is_known_to_be_slower(void **state) {
+    static const double spread[] = {2.2, 4.5, 2.6, 5, 2.1, 4.2};
+    struct world world;
+    (void)state;
+    make_world(&world, 0);
+    const double *slowness = &world.mover.devices[1].slowness;
+    note_seconds(&world, 1, 1, 20);
+    for (size_t i = 0; i < 30; i++) /* no two in a row are near each other */
+        note_seconds(&world, 1, spread[i % 6], 1);
+    assert_true(*slowness > 2.2 && *slowness < 4.5);
+
+    for (size_t i = 0; i < 30; i++) /* neither slower nor faster, on average */
+        note_seconds(&world, 1, i % 2 ? 6 : 1.5, 1);
+    assert_true(*slowness > 1.9 && *slowness < 5);
+    free_world(&world);
+}
+
 static void clients_cost_the_ingress_time_in_every_line(void **state) {
     struct world world;
     double alone = 0;
@@ -531,6 +548,8 @@ static void moves_one_after_the_other_come_ever_more_slowly(void **state) {
     assert_true(second > 9 && third > 12);
     for (int i = 0; i < 100; i++)
         assert_true(wait_move(&mover, &now_us) <= 48);
+    for (int i = 0; i < 1000; i++) /* what cannot run is replaced again and again */
+        mover_moved(&mover, now_us += SECOND);
     now_us += 300 * SECOND;
     assert_int_equal(wait_move(&mover, &now_us), 3);
     assert_int_equal(wait_move(&mover, &now_us), 6);
@@ -613,6 +632,7 @@ int main(void) {
         cmocka_unit_test(stages_are_shared_where_that_is_allowed),
         cmocka_unit_test(device_that_joins_ends_the_time_alone),
         cmocka_unit_test(change_counts_whole_when_it_is_seen_twice),
+        cmocka_unit_test(device_whose_times_spread_widely_is_known_to_be_slower),
         cmocka_unit_test(clients_cost_the_ingress_time_in_every_line),
         cmocka_unit_test(what_is_no_measurement_does_not_count),
         cmocka_unit_test(device_that_was_slow_is_tried_again_after_a_while),
