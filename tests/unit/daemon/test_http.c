@@ -254,10 +254,13 @@ static void requests_that_take_their_time_are_cut_off(void **state) {
         assert_true(uv_hrtime() < until_ns);
     }
     assert_int_equal(site->requests, 0);
-    int other = dial(site);
-    say(other, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
-    expect(site, other, "\r\n\r\n/health", text, sizeof(text));
-    close(other);
+    for (text[0] = '\0'; !strstr(text, "\r\n\r\n/health");) {
+        int other = dial(site); /* which is cut off as well where this machine rests for so long */
+        say(other, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        expect(site, other, NULL, text, sizeof(text));
+        close(other);
+        assert_true(uv_hrtime() < until_ns);
+    }
     for (size_t i = 0; i < CONNECTIONS; i++)
         close(fds[i]);
 }
