@@ -640,6 +640,7 @@ int config_parse(const char *text, size_t size, const char *name, struct config 
     rc = schema_read_map(&file, keys, LENGTH(keys), tree.root, "the file", config);
     if (rc < 0)
         goto fail;
+    config->is_empty = tree_is_null(tree.root);
     rc = check_whole(&file, config);
     if (rc < 0)
         goto fail;

@@ -60,6 +60,7 @@ struct config {
     struct config_stage *neighbours; /* node and address only; NULL: none */
     size_t neighbours_count;
     bool raw_input_stays;  /* with pipeline_auto: the first convolution runs here */
+    bool is_empty;         /* nothing stands in the file: all is by default */
     int max_replicas;      /* with pipeline_auto: devices that may share a stage; default 1 */
     char *state;           /* folder for what is kept between starts; NULL: there is none */
     bool deploy;           /* hand the pipeline out to the devices of its other stages */

@@ -222,6 +222,12 @@ static int read_config(const struct device *device, struct config **ret_config, 
     int rc = config_load(device->config_path, &config, err);
     if (rc < 0)
         return rc;
+    if (device->config && config->is_empty && !device->config->is_empty) {
+        rc = err_set(err, -EINVAL, "%s is empty; to go on with the defaults, let it say so with {}",
+                     device->config_path);
+        config_free(config);
+        return rc;
+    }
     rc = config_override(config, keep_node(device, config), device->listen_option, err);
     if (rc < 0) {
         config_free(config);

@@ -159,6 +159,46 @@ static void a_frame_whose_plan_has_gone_is_refused_and_its_connection_stays(void
     daemons_fini(&line);
 }
 
+static void write_yaml(const struct daemons *line, int i, const char *text) {
+    FILE *file = fopen(line->all[i].yaml, "we");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* As it is while somebody writes it. One that was empty from the start may stay so. */
+static void an_empty_file_does_not_end_the_plan_in_use(void **state) {
+    struct daemons line;
+    struct client client;
+    (void)state;
+    daemons_init(&line, 3, MODEL);
+    for (int i = 0; i < 2; i++)
+        configure_from(&line, i, line.all[i].node, 0, 7);
+    write_yaml(&line, 2, "# nothing\n");
+    daemons_start_all(&line);
+    connect_client(&client, &line, 0);
+    client.target = 10;
+    client_run(&client, 10);
+
+    write_yaml(&line, 0, "");
+    for (int i = 0; i < 3; i += 2) {
+        daemons_wait_log(&line, i, "listening on", 1);
+        daemons_signal(&line, i, SIGHUP);
+    }
+    daemons_wait_log(&line, 0, "pi-a.yaml is empty; to go on with the defaults", 1);
+    daemons_wait_log(&line, 0, "the configuration stays as it was", 1);
+    daemons_wait_log(&line, 2, "has been read", 1);
+    client.target = 20;
+    client_run(&client, 20);
+    client_assert_exactly_once(&client, 20);
+
+    write_yaml(&line, 0, "{}\n");
+    daemons_signal(&line, 0, SIGHUP);
+    daemons_wait_log(&line, 0, "has been read", 1);
+    client_fini(&client);
+    daemons_fini(&line);
+}
+
 static void a_line_serves_on_while_one_device_is_told_of_plan_after_plan(void **state) {
     struct daemons line;
     struct client client;
@@ -243,6 +283,7 @@ int main(void) {
         cmocka_unit_test(lines_in_both_directions_do_not_block_each_other),
         cmocka_unit_test(frames_that_wait_are_refused_when_their_device_is_no_ingress_any_more),
         cmocka_unit_test(a_frame_whose_plan_has_gone_is_refused_and_its_connection_stays),
+        cmocka_unit_test(an_empty_file_does_not_end_the_plan_in_use),
         cmocka_unit_test(a_line_serves_on_while_one_device_is_told_of_plan_after_plan),
         cmocka_unit_test(another_name_takes_effect_after_a_restart_only),
         cmocka_unit_test(other_dimensions_are_another_plan),

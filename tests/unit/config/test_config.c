@@ -55,6 +55,7 @@ static void empty_file_gives_the_defaults(void **state) {
         struct config *config = parse_good(empties[i], "f.yaml");
 
         assert_string_equal(config->file, "f.yaml");
+        assert_int_equal(config->is_empty, strcmp(empties[i], "{}") != 0);
         assert_string_equal(config->node, host);
         assert_null(config->listen);
         assert_null(config->http);
