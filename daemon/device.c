@@ -323,6 +323,8 @@ static void on_built(struct job *job, bool is_closing) {
     struct held *held = reload->held;
     device->reloading = false;
     if (is_closing) {
+        tls_context_unref(device->next_tls);
+        device->next_tls = NULL;
         held_unref(held);
         config_free(reload->config);
         free(reload);
@@ -528,6 +530,8 @@ static void excuse_all(struct device *device, uint64_t us, uint64_t now_us) {
     TAILQ_FOREACH(session, &device->sessions.list, link) {
         session->away_since_us = conn_excused(session->away_since_us, us, now_us);
     }
+    deploy_excuse(device, us, now_us);
+    pilot_excuse(device, us, now_us);
 }
 
 static void on_tick(uv_timer_t *timer) {
@@ -592,7 +596,7 @@ static void stop(struct device *device) {
     device->web = NULL;
     workers_close(device->workers);
     recruit_close(device->recruit);
-    pilot_close(device, true);
+    pilot_close(device);
     deploy_close(device->deploy);
     builder_close(device->builder);
     device->workers = NULL;

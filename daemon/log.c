@@ -48,6 +48,15 @@ LOG_FUNCTION(log_info, LOG_INFO)
 LOG_FUNCTION(log_warning, LOG_WARNING)
 LOG_FUNCTION(log_error, LOG_ERR)
 
+bool log_is_news(struct log_repeat *repeat, const char *text, uint64_t now_us) {
+    bool is_same = strncmp(repeat->text, text, sizeof(repeat->text) - 1) == 0;
+    if (is_same && repeat->said_us > 0 && now_us - repeat->said_us < LOG_REPEAT_US)
+        return false;
+    snprintf(repeat->text, sizeof(repeat->text), "%s", text);
+    repeat->said_us = now_us ? now_us : 1;
+    return true;
+}
+
 const char *log_id(const uint8_t id[SHA256_SIZE], char buf[LOG_ID_SIZE]) {
     for (size_t i = 0; i < (LOG_ID_SIZE - 1) / 2; i++)
         snprintf(buf + 2 * i, 3, "%02x", id[i]);

@@ -6,6 +6,9 @@
 
 #include "base/sha256.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* Looks at the environment once: priorities are written when the journal listens. Call it before
  * there are threads; without it lines are plain. */
 void log_start(void);
@@ -14,6 +17,18 @@ void log_start(void);
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#define LOG_REPEAT_US UINT64_C(300000000)
+
+/* What has been said last of something that is tried again and again. Zeros: nothing. */
+struct log_repeat {
+    char text[512];
+    uint64_t said_us;
+};
+
+/* Whether text is to be said: it is another than the last one, or that was LOG_REPEAT_US ago. Pure
+ * but for repeat. */
+bool log_is_news(struct log_repeat *repeat, const char *text, uint64_t now_us);
 
 #define LOG_ID_SIZE 13
 

@@ -140,11 +140,14 @@ static void tell(struct deployment *deployment, Convoy__Code code) {
     else
         snprintf(deploy->last, sizeof(deploy->last), "refused: %.480s", deployment->err.text);
     trim(deploy->last);
-    if (code == CONVOY__CODE__CODE_OK)
+    if (code == CONVOY__CODE__CODE_OK) {
         log_info("deployed: %s", deploy->last);
-    else
+        deploy->failure.said_us = 0;
+    } else if (!deployment->is_retried ||
+               log_is_news(&deploy->failure, deployment->err.text, device_now_us())) {
         log_warning("a plan is not deployed: %s: %s", message_code_name(code),
                     deployment->err.text);
+    }
     deploy->running = NULL;
     deployment->done = NULL;
     if (done)
@@ -188,6 +191,24 @@ static void return_to_wanted(const struct deploy *deploy) {
             set_target(&wanted->targets[i], TARGET_AWAY);
 }
 
+static void drop_kept(struct deploy *deploy) {
+    while (deploy->kept_count > 0)
+        link_drop(deploy->kept[--deploy->kept_count]);
+}
+
+/* What the configuration wants is tried again soon: its links stay up until then. */
+static void keep_links(struct deploy *deploy, const struct deployment *deployment) {
+    struct link *links[DEPLOY_STAGES_MAX];
+    size_t count = 0;
+    for (size_t i = 1; deploy->retry_us > 0 && i < deployment->count; i++)
+        if (deployment->targets[i].link)
+            links[count++] = link_hold(deploy->device, deployment->devices[i].node,
+                                       deployment->devices[i].address);
+    drop_kept(deploy);
+    memcpy(deploy->kept, links, count * sizeof(links[0]));
+    deploy->kept_count = count;
+}
+
 /* Nothing changes: the plan goes where it was prepared. */
 static void fail(struct deployment *deployment, Convoy__Code code) {
     struct deploy *deploy = deployment->deploy;
@@ -203,6 +224,7 @@ static void fail(struct deployment *deployment, Convoy__Code code) {
         hand_over(deployment, same);
     else /* it stays, but nobody is served it now */
         release(deployment, true);
+    keep_links(deploy, deployment);
     deploy_end(deployment); /* first: device_release() would look for it */
     if (held && !is_used)
         device_release(device, held);
@@ -215,9 +237,12 @@ static void fail_target(struct target *target, Convoy__Code code, const char *te
     struct deployment *deployment = target->deployment;
     struct deploy_device *device = deploy_device_of(target);
     if (deployment->state == ACTIVE) {
-        log_warning("%s does not hold its stage: %s: %s", device->node, message_code_name(code),
-                    text);
+        if (log_is_news(&target->refusal, text, device_now_us()))
+            log_warning("%s does not hold its stage: %s: %s", device->node, message_code_name(code),
+                        text);
         set_target(target, TARGET_FAILED);
+        if (code != CONVOY__CODE__CODE_BUSY)
+            pilot_refused(deployment->deploy->device, target->link, deployment->plan->id);
         return;
     }
     device->code = code;
@@ -227,6 +252,7 @@ static void fail_target(struct target *target, Convoy__Code code, const char *te
         if (other == target || other->state == TARGET_PREPARED)
             continue;
         deployment->devices[i].code = CONVOY__CODE__CODE_BUSY;
+        deployment->devices[i].is_bystander = true;
         err_set(&deployment->devices[i].err, -ECANCELED,
                 "it was still preparing when another device refused");
     }
@@ -434,6 +460,7 @@ void deploy_plans_changed(struct device *device) {
         return;
     set_state(deployment, ACTIVE);
     forget_same(deployment);
+    drop_kept(deployment->deploy);
     tell(deployment, CONVOY__CODE__CODE_OK);
 }
 
@@ -497,6 +524,16 @@ static void prepare_again(struct deploy *deploy, uint64_t now_us) {
             (target->state == TARGET_FAILED && now_us - target->since_us >= DEPLOY_RETRY_MS * 1000);
         if (is_due && link_is_up(target->link))
             send_prepare(target);
+    }
+}
+
+void deploy_excuse(struct device *device, uint64_t us, uint64_t now_us) {
+    struct deployment *deployment;
+    TAILQ_FOREACH(deployment, &device->deploy->all, entry) {
+        deployment->since_us = conn_excused(deployment->since_us, us, now_us);
+        for (size_t i = 1; i < deployment->count; i++)
+            deployment->targets[i].since_us =
+                conn_excused(deployment->targets[i].since_us, us, now_us);
     }
 }
 
@@ -574,6 +611,12 @@ int deploy_run(struct device *device, const struct deploy_request *request, stru
     return 0;
 }
 
+void deploy_disown(struct device *device, const void *arg) {
+    struct deployment *running = device->deploy ? device->deploy->running : NULL;
+    if (running && running->arg == arg)
+        running->done = NULL;
+}
+
 bool deploy_is_busy(const struct device *device) {
     return device->deploy->running != NULL;
 }
@@ -595,11 +638,14 @@ void deploy_configured(struct device *device) {
     struct deploy_stage stages[DEPLOY_STAGES_MAX];
     const struct deploy_request request = {.stages = stages,
                                            .count = config->pipeline_count,
+                                           .is_retried = true,
                                            .done = on_configured,
                                            .arg = device->deploy};
     struct err err = {""};
-    if (!config->deploy || config_find_stage(config) != 0)
+    if (!config->deploy || config_find_stage(config) != 0) {
+        drop_kept(device->deploy);
         return;
+    }
     for (size_t i = 0; i < config->pipeline_count && i < DEPLOY_STAGES_MAX; i++)
         stages[i] = (struct deploy_stage){.node = config->pipeline[i].node,
                                           .address = config->pipeline[i].address,
@@ -642,6 +688,7 @@ void deploy_close(struct deploy *deploy) {
         next = TAILQ_NEXT(deployment, entry);
         deploy_end(deployment);
     }
+    drop_kept(deploy);
     deploy->device->deploy = NULL;
     uv_close((uv_handle_t *)&deploy->timer, on_timer_closed);
 }

@@ -59,6 +59,7 @@ struct deploy_device {
     Convoy__Code
         code;       /* OK: it holds its stage. NO_MEMORY, NOT_SUPPORTED, NO_SPACE, UNREACHABLE .. */
     struct err err; /* why not, in the device's own words; empty when code is OK */
+    bool is_bystander;   /* it did not refuse: another device did while it was preparing (BUSY) */
     uint64_t part_bytes; /* its part's size; 0 for the ingress */
     uint64_t sent_bytes; /* of it, over the wire: 0 when the device had it in its cache */
 };
@@ -73,7 +74,7 @@ struct deploy_outcome {
 
 /* The end of a deployment, exactly once for each deploy_run() that returned 0. Everything is
  * borrowed and valid during the call, which may call deploy_run() again. Not called after
- * deploy_close(). */
+ * deploy_disown() or deploy_close(). */
 typedef void deploy_done(void *arg, const struct deploy_outcome *outcome);
 
 /* A plan to be deployed. Everything is copied. */
@@ -81,6 +82,7 @@ struct deploy_request {
     const struct deploy_stage *stages;
     size_t count;
     const uint8_t *model_digest; /* SHA-256 that the configuration's model must have; NULL: any */
+    bool is_retried;     /* asked for again when it fails: the same failure is logged seldom */
     bool keep_addresses; /* refuse a plan that is held already with another address of a device */
     deploy_done *done;
     void *arg; /* of done */
@@ -91,6 +93,9 @@ struct deploy_request {
  * for a list that no plan can be made of (count, nodes, addresses), -ENOMEM: with a sentence, and
  * done is not called. */
 int deploy_run(struct device *device, const struct deploy_request *request, struct err *err);
+
+/* The deployment under way goes on, but done will not be called, where its arg is that. */
+void deploy_disown(struct device *device, const void *arg);
 
 /* True from deploy_run() until done. */
 bool deploy_is_busy(const struct device *device);
@@ -130,6 +135,9 @@ void deploy_plan_released(struct device *device, const uint8_t plan[SHA256_SIZE]
 
 /* What to tell a peer for an errno of preparing a stage: NO_MEMORY, NO_SPACE, ... INTERNAL. */
 Convoy__Code deploy_code(int rc);
+
+/* This thread was away for us: that is no device's fault. */
+void deploy_excuse(struct device *device, uint64_t us, uint64_t now_us);
 
 /* Time-outs and retries; every tick. */
 void deploy_tick(struct device *device, uint64_t now_us);

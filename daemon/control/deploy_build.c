@@ -65,6 +65,7 @@ struct deployment *deploy_copy_request(struct device *device,
     deployment->done = request->done;
     deployment->arg = request->arg;
     deployment->keep_addresses = request->keep_addresses;
+    deployment->is_retried = request->is_retried;
     TAILQ_INSERT_HEAD(&device->deploy->all, deployment, entry);
     deployment->devices = calloc(count, sizeof(*deployment->devices));
     deployment->targets = calloc(count, sizeof(*deployment->targets));

@@ -4,6 +4,7 @@
 #define CONVOY_DAEMON_CONTROL_DEPLOY_PRIVATE_H
 
 #include "daemon/device.h"
+#include "daemon/log.h"
 
 #define MEMO_MAX 128
 
@@ -38,6 +39,7 @@ struct target {
     uint32_t piece_bytes; /* of that */
     uv_fs_t read;
     struct buffer *buffer;
+    struct log_repeat refusal; /* of its stage of the plan in use */
 };
 
 struct deployment {
@@ -45,12 +47,12 @@ struct deployment {
     TAILQ_ENTRY(deployment) entry;
     struct deploy *deploy;
     enum deployment_state state;
-    bool keep_addresses;
+    bool keep_addresses, is_retried;
     bool is_over;      /* freed when the builder and reads have ended */
     bool is_building;  /* the builder has it */
     unsigned reads;    /* under way */
     uint64_t since_us; /* of the state */
-    deploy_done *done; /* NULL: it has been called */
+    deploy_done *done; /* NULL: it has been called, or nobody waits for it */
     void *arg;
     struct deploy_device *devices; /* of each stage */
     struct target *targets;        /* of each stage; the first one's is not used */
@@ -85,6 +87,9 @@ struct deploy {
     struct memo memos[MEMO_MAX]; /* the builder's */
     size_t memos_next;
     uint64_t retry_us; /* of what the configuration wants; 0: nothing is to be tried again */
+    struct link *kept[DEPLOY_STAGES_MAX]; /* control links until that */
+    size_t kept_count;
+    struct log_repeat failure; /* the last one of what is retried */
     bool is_closing, timer_closed;
     char last[sizeof(((struct err *)NULL)->text)];
 };

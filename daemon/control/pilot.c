@@ -35,8 +35,12 @@
 #define PROBES_AHEAD    4       /* at least so many of those are on their way, and ... */
 #define PROBE_AHEAD_US  20000   /* ... while frames flow no more than the link took in this time */
 #define PROBE_SMALL     64      /* bytes */
-#define PROBE_US        3000000 /* what has been answered by then is all that counts */
-#define PROBE_AGAIN_US  300000000 /* a rate that was not seen for so long is measured again */
+#define PROBES_ENOUGH   (PROBES_SMALL + 4) /* answers that tell something */
+#define PROBE_US        3000000            /* what has been answered by then is all that counts, */
+#define PROBE_LONG_US   10000000           /* or by then, where that is too little */
+#define PROBES_VOID     2 /* measurements in a row in which this device was away do not count */
+#define PROBE_AGAIN_US  300000000 /* a rate that was not seen for so long is measured again; */
+#define PROBE_SOON_US   10000000  /* one of a device that is not used sooner, then doubles */
 #define CHANGE          0.15 /* of a device's slowness or rate: worth being named as the reason */
 #define STATE_MAX       (CONFIG_NAME_MAX + 32)
 #define SHARE_LEAST     0.01 /* of a core: nobody is believed to have less */
@@ -55,6 +59,9 @@ struct report {
 struct probing {
     bool is_under_way, is_done;
     bool is_wanted;                             /* again */
+    unsigned voids;                             /* how often it was begun anew */
+    uint64_t again_us;                          /* until the next one, of a device not in use */
+    uint64_t token;                             /* of its messages */
     uint64_t since_us, own_cpu_us, other_bytes; /* at the start */
     size_t sent, ahead, answers;
     uint64_t answered_us[PROBES], cpu_us[PROBES];
@@ -117,8 +124,10 @@ struct pilot {
     uint64_t retry_us; /* no attempt before; 0: there was no failure */
     bool has_job, is_deploying;
     double next_gain_from_us, next_gain_to_us; /* predicted periods of the move under way */
+    uint64_t probings;                         /* ever */
     struct err decisions[PILOT_DECISIONS_MAX]; /* sentences, a ring */
     size_t decided;                            /* ever */
+    struct log_repeat prepared, failure;       /* what was said last of each */
     int last_rc;                               /* of planning: a failure is said once */
 };
 
@@ -126,7 +135,7 @@ struct pilot {
  */
 
 static void pilot_free(struct pilot *pilot) {
-    if (pilot->device || pilot->has_job || pilot->is_deploying)
+    if (pilot->device || pilot->has_job)
         return;
     for (size_t d = 0; d < pilot->count; d++) {
         free(pilot->members[d].node);
@@ -139,7 +148,7 @@ static void pilot_free(struct pilot *pilot) {
     free(pilot);
 }
 
-void pilot_close(struct device *device, bool is_stopping) {
+void pilot_close(struct device *device) {
     struct pilot *pilot = device->pilot;
     if (!pilot)
         return;
@@ -149,8 +158,7 @@ void pilot_close(struct device *device, bool is_stopping) {
         if (pilot->members[d].link)
             link_drop(pilot->members[d].link);
     pilot->device = NULL;
-    if (is_stopping)
-        pilot->is_deploying = false; /* done will not be called */
+    deploy_disown(device, pilot);
     pilot_free(pilot);
 }
 
@@ -385,7 +393,7 @@ static void note_loop(struct pilot *pilot, const Convoy__StageStatus *own, uint6
     report->loop_frames = own->frames_out;
 }
 
-static int send_probe(struct member *member, struct pool *pool, struct buffer *zeros,
+static int send_probe(const struct member *member, struct pool *pool, struct buffer *zeros,
                       size_t bytes) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Probe probe = CONVOY__PROBE__INIT;
@@ -399,6 +407,7 @@ static int send_probe(struct member *member, struct pool *pool, struct buffer *z
     tensor.dims = dims;
     tensor.n_dims = 1;
     tensor.size = bytes;
+    probe.token = member->probing.token;
     probe.tensors = tensors;
     probe.n_tensors = 1;
     message.body_case = CONVOY__MESSAGE__BODY_PROBE;
@@ -437,13 +446,26 @@ static size_t probes_ahead(const struct pilot *pilot, const struct member *membe
 }
 
 static void start_probing(struct pilot *pilot, struct member *member, uint64_t now_us) {
-    member->probing = (struct probing){.is_under_way = true,
-                                       .is_done = member->probing.is_done, /* it stays there */
-                                       .since_us = now_us,
-                                       .ahead = probes_ahead(pilot, member),
-                                       .own_cpu_us = loop_cpu_us(),
-                                       .other_bytes = frame_bytes(pilot->device)};
+    uint64_t again_us = member->probing.again_us ? 2 * member->probing.again_us : PROBE_SOON_US;
+    member->probing =
+        (struct probing){.is_under_way = true,
+                         .is_done = member->probing.is_done, /* it stays there */
+                         .voids = member->probing.voids,
+                         .again_us = again_us < PROBE_AGAIN_US ? again_us : PROBE_AGAIN_US,
+                         .token = ++pilot->probings,
+                         .since_us = now_us,
+                         .ahead = probes_ahead(pilot, member),
+                         .own_cpu_us = loop_cpu_us(),
+                         .other_bytes = frame_bytes(pilot->device)};
+    pilot->members[0].report.loop_us = 0; /* the loop works for them, not for frames */
     send_probes(pilot, member, PROBES_SMALL + member->probing.ahead);
+}
+
+/* What has come of a measurement says nothing: it begins anew. */
+static void void_probing(struct probing *probing) {
+    probing->is_under_way = false;
+    probing->is_wanted = true;
+    probing->voids++;
 }
 
 /* CPU time of one message between two answers. */
@@ -460,11 +482,13 @@ static void finish_probing(struct pilot *pilot, struct member *member, uint64_t 
                  count = probing->answers;
     probing->is_under_way = false;
     probing->is_done = true;
-    if (count < first + 4)
+    probing->voids = 0;
+    if (count < PROBES_ENOUGH)
         return;
     double sent = (double)(count * DEPLOY_CHUNK), share = member->cpu_share;
     double small_us = cost_of(probing, 0, first - 1);
-    double others = (double)(frame_bytes(pilot->device) - probing->other_bytes);
+    uint64_t frames = frame_bytes(pilot->device); /* less than before: a link has gone */
+    double others = frames > probing->other_bytes ? (double)(frames - probing->other_bytes) : 0;
     double rate = probe_rate(probing->answered_us + first, count - first, DEPLOY_CHUNK);
     mover_note_probe(&pilot->mover, now_us, d, rate * (1 + others / sent));
     if (member->has_idle_cores)
@@ -479,24 +503,46 @@ static void finish_probing(struct pilot *pilot, struct member *member, uint64_t 
                             (double)(loop_cpu_us() - probing->own_cpu_us) / (sent * share));
 }
 
+static bool is_in_line(const struct pilot *pilot, size_t d) {
+    for (size_t k = 0; pilot->line && k < pilot->line->count; k++)
+        for (size_t i = 0; i < pilot->line->stages[k].replicas; i++)
+            if (pilot->line->stages[k].devices[i] == d)
+                return true;
+    return false;
+}
+
+/* Whether a rate has not been seen for long. One that keeps a device out of the line may have been
+ * measured while that was busy, and no frame would show it. */
+static bool is_old(const struct pilot *pilot, size_t d, uint64_t now_us) {
+    const struct probing *probing = &pilot->members[d].probing;
+    uint64_t limit_us = is_in_line(pilot, d) ? PROBE_AGAIN_US : probing->again_us;
+    return now_us - probing->since_us > limit_us &&
+           now_us - pilot->mover.devices[d].rate_us > limit_us;
+}
+
+/* Whether no more answers are waited for. */
+static bool is_over(const struct probing *probing, uint64_t now_us) {
+    bool is_slow = probing->answers > 0 && probing->answers < PROBES_ENOUGH;
+    return now_us - probing->since_us > (is_slow ? PROBE_LONG_US : PROBE_US);
+}
+
 /* Measures one link at a time: they share this device's port. */
 static void probe_links(struct pilot *pilot, uint64_t now_us) {
     struct member *next = NULL;
     for (size_t d = 1; d < pilot->count; d++) {
         struct member *member = &pilot->members[d];
         struct probing *probing = &member->probing;
-        uint64_t known_us = pilot->mover.devices[d].rate_us;
         if (!link_is_up(member->link)) {
             probing->is_under_way = probing->is_done = false;
+            probing->again_us = 0;
             continue;
         }
-        if (probing->is_under_way && now_us - probing->since_us > PROBE_US)
+        if (probing->is_under_way && is_over(probing, now_us))
             finish_probing(pilot, member, now_us);
         if (probing->is_under_way)
             return;
-        bool is_old =
-            now_us - probing->since_us > PROBE_AGAIN_US && now_us - known_us > PROBE_AGAIN_US;
-        if (!next && member->has_answered && (!probing->is_done || probing->is_wanted || is_old))
+        if (!next && member->has_answered &&
+            (!probing->is_done || probing->is_wanted || is_old(pilot, d, now_us)))
             next = member;
     }
     if (next)
@@ -519,8 +565,9 @@ void pilot_probed(struct device *device, const struct link *link, const Convoy__
     struct pilot *pilot = device->pilot;
     struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
     struct probing *probing = member ? &member->probing : NULL;
-    if (!probing || !probing->is_under_way || probing->answers == PROBES)
-        return;
+    if (!probing || !probing->is_under_way || probing->answers == PROBES ||
+        probed->token != probing->token)
+        return; /* of an earlier measurement */
     probing->answered_us[probing->answers] = device_now_us();
     probing->cpu_us[probing->answers++] = probed->cpu_us;
     if (probing->answers < PROBES) {
@@ -550,9 +597,30 @@ void pilot_status(struct device *device, const struct link *link, const Convoy__
 
 void pilot_link_up(struct device *device, const struct link *link) {
     struct pilot *pilot = device->pilot;
-    const struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
-    if (member)
-        ask(member);
+    struct member *member = pilot && pilot->layer_us ? find_member(pilot, link) : NULL;
+    if (!member)
+        return;
+    if (member->probing.is_under_way) /* over the connection before */
+        void_probing(&member->probing);
+    ask(member);
+}
+
+void pilot_refused(struct device *device, const struct link *link,
+                   const uint8_t plan[SHA256_SIZE]) {
+    struct pilot *pilot = device->pilot;
+    struct member *member = pilot && pilot->line ? find_member(pilot, link) : NULL;
+    if (member && memcmp(plan, pilot->plan, SHA256_SIZE) == 0)
+        member->refused_until_us = device_now_us() + REFUSED_US;
+}
+
+void pilot_excuse(struct device *device, uint64_t us, uint64_t now_us) {
+    struct pilot *pilot = device->pilot;
+    for (size_t d = 1; pilot && d < pilot->count; d++) {
+        struct probing *probing = &pilot->members[d].probing;
+        probing->since_us = conn_excused(probing->since_us, us, now_us);
+        if (probing->is_under_way && probing->voids < PROBES_VOID)
+            void_probing(probing);
+    }
 }
 
 /* Devices come and go with their links. */
@@ -662,14 +730,17 @@ static void note_failure(struct pilot *pilot, const struct deploy_outcome *outco
     for (size_t k = 1; k < pilot->next->count; k++) {
         const struct cost_stage *stage = &pilot->next->stages[k];
         for (size_t i = 0; i < stage->replicas && n < outcome->devices_count; i++, n++) {
-            note_refusal(pilot, stage, stage->devices[i], outcome->devices[n].code, now_us);
-            is_own = is_own && outcome->devices[n].code == CONVOY__CODE__CODE_OK;
+            const struct deploy_device *device = &outcome->devices[n];
+            if (!device->is_bystander)
+                note_refusal(pilot, stage, stage->devices[i], device->code, now_us);
+            is_own = is_own && device->code == CONVOY__CODE__CODE_OK;
         }
     }
     if (is_own)
         note_refusal(pilot, &pilot->next->stages[0], 0, outcome->code, now_us);
     pilot->retry_us = now_us + RETRY_US;
-    decide(pilot, "not moved: %s", outcome->err.text);
+    if (log_is_news(&pilot->failure, outcome->err.text, now_us))
+        decide(pilot, "not moved: %s", outcome->err.text);
     cost_line_free(pilot->next);
     pilot->next = NULL;
 }
@@ -679,16 +750,13 @@ static void on_deployed(void *arg, const struct deploy_outcome *outcome) {
     char line[2 * sizeof(pilot->decisions[0].text)], reason[sizeof(pilot->decisions[0].text)];
     uint64_t now_us = device_now_us();
     pilot->is_deploying = false;
-    if (!pilot->device) {
-        pilot_free(pilot);
-        return;
-    }
     mover_moved(&pilot->mover, now_us);
     if (outcome->code != CONVOY__CODE__CODE_OK) {
         note_failure(pilot, outcome, now_us);
         return;
     }
     line_text(pilot, pilot->next, line, sizeof(line));
+    pilot->prepared.said_us = pilot->failure.said_us = 0;
     if (isinf(pilot->next_gain_from_us))
         decide(pilot, "%s: %.1f frames/s predicted; because %s", line, 1e6 / pilot->next_gain_to_us,
                reason_text(pilot, reason, sizeof(reason)));
@@ -709,7 +777,8 @@ static void on_deployed(void *arg, const struct deploy_outcome *outcome) {
 /* Has a line deployed; takes it. */
 static void move(struct pilot *pilot, struct cost_line *line) {
     struct deploy_stage stages[CONFIG_NEIGHBOURS_MAX + 1];
-    struct deploy_request request = {.stages = stages, .done = on_deployed, .arg = pilot};
+    struct deploy_request request = {
+        .stages = stages, .is_retried = true, .done = on_deployed, .arg = pilot};
     struct err err = {""};
     char text[2 * sizeof(err.text)];
     for (size_t k = 0; k < line->count; k++) {
@@ -722,7 +791,8 @@ static void move(struct pilot *pilot, struct cost_line *line) {
                                                             .shares = i > 0};
         }
     }
-    log_info("auto: %s is being prepared", line_text(pilot, line, text, sizeof(text)));
+    if (log_is_news(&pilot->prepared, line_text(pilot, line, text, sizeof(text)), device_now_us()))
+        log_info("auto: %s is being prepared", text);
     pilot->is_deploying = true;
     pilot->next = line;
     int rc = deploy_run(pilot->device, &request, &err);
@@ -731,7 +801,7 @@ static void move(struct pilot *pilot, struct cost_line *line) {
     pilot->is_deploying = false;
     pilot->next = NULL;
     cost_line_free(line);
-    if (rc != -EBUSY)
+    if (rc != -EBUSY && log_is_news(&pilot->failure, err.text, device_now_us()))
         decide(pilot, "not moved: %s", err.text);
 }
 
@@ -748,7 +818,10 @@ static void on_planned(struct job *job, bool is_closing) {
     pilot->has_job = false;
     if (is_closing || !pilot->device) {
         pilot_free(pilot);
-    } else if (p->rc < 0) {
+        free_plan_job(p);
+        return;
+    }
+    if (p->rc < 0) {
         mover_end_alone(&pilot->mover);
         if (p->rc != pilot->last_rc)
             decide(pilot, "no plan: %s", p->err.text);
@@ -882,11 +955,11 @@ static int start(struct device *device) {
 }
 
 void pilot_configured(struct device *device) {
-    pilot_close(device, false);
+    pilot_close(device);
     if (!device->config->pipeline_auto)
         return;
     if (start(device) < 0) {
         log_error("auto: out of memory");
-        pilot_close(device, false);
+        pilot_close(device);
     }
 }

@@ -10,14 +10,17 @@
  *
  * A neighbour counts as there from when its link was measured until that has been lost for a
  * second. The link is measured by a mebibyte of messages, once it is up and again when nothing was
- * seen of its rate for five minutes. A line that does less than this device would alone is given
- * up. One that refuses its stage is asked for less (no memory), or left alone for a minute.
+ * seen of its rate for five minutes (of a device that is not used: ten seconds, twenty, ...); what
+ * was measured while this device was away for a moment does not count. A line that does less than
+ * this device would alone is given up. One that refuses its stage is asked for less (no memory), or
+ * left alone for a minute; so is one that has come back and cannot hold the stage that it had.
  *
  * Everything runs on the loop's thread but for the builder's two jobs, of which there is one at a
  * time. */
 #ifndef CONVOY_DAEMON_CONTROL_PILOT_H
 #define CONVOY_DAEMON_CONTROL_PILOT_H
 
+#include "base/sha256.h"
 #include "convoy.pb-c.h"
 
 #include <stdbool.h>
@@ -33,18 +36,25 @@ struct pilot;
 /* The configuration has been read (again): starts anew where it says `pipeline: auto`, or stops. */
 void pilot_configured(struct device *device);
 
-/* Stops; deployments go on, but nothing is decided any more. is_stopping: before deploy_close() and
- * builder_close(). The device's pointer is cleared; memory goes when nothing is under way. */
-void pilot_close(struct device *device, bool is_stopping);
+/* Stops, before deploy_close() and builder_close() where the device does; a deployment goes on, but
+ * nothing is decided any more. The device's pointer is cleared; memory goes when no job is under
+ * way. */
+void pilot_close(struct device *device);
 
 /* A control link is up: a neighbour's is asked on at once. */
 void pilot_link_up(struct device *device, const struct link *link);
+
+/* A neighbour that came back cannot hold its stage of a plan that is in use. */
+void pilot_refused(struct device *device, const struct link *link, const uint8_t plan[SHA256_SIZE]);
 
 /* A neighbour has answered on its control link. */
 void pilot_status(struct device *device, const struct link *link, const Convoy__Status *status);
 
 /* ... and to a Probe on it. */
 void pilot_probed(struct device *device, const struct link *link, const Convoy__Probed *probed);
+
+/* This thread was away for us: what it measured meanwhile is not what links can do. */
+void pilot_excuse(struct device *device, uint64_t us, uint64_t now_us);
 
 /* Every tick. */
 void pilot_tick(struct device *device, uint64_t now_us);

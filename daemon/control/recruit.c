@@ -26,6 +26,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -90,6 +91,7 @@ struct stray {
 struct recruit {
     struct device *device;
     struct order *current, *next;
+    struct log_repeat refusal; /* the last one */
     struct stray strays[STRAYS_MAX];
     size_t strays_next; /* where the next one is noted */
     uv_fs_t write;
@@ -99,6 +101,18 @@ struct recruit {
 static void start(struct recruit *recruit);
 
 /* ---- answers --------------------------------------------------------------------------------- */
+
+/* An ingress may want the same again and again. */
+static void log_refusal(struct recruit *recruit, const struct peer *peer, Convoy__Code code,
+                        const char *text) {
+    char line[sizeof(recruit->refusal.text)];
+    snprintf(line, sizeof(line), "a plan of %s is refused: %s: %s", peer_name(peer),
+             message_code_name(code), text);
+    if (code == CONVOY__CODE__CODE_OK)
+        recruit->refusal.said_us = 0;
+    else if (log_is_news(&recruit->refusal, line, device_now_us()))
+        log_warning("%s", line);
+}
 
 static void answer(struct device *device, struct peer *peer, const uint8_t *plan, size_t plan_bytes,
                    Convoy__Code code, const char *text) {
@@ -111,9 +125,7 @@ static void answer(struct device *device, struct peer *peer, const uint8_t *plan
     prepared.node = device->config->node;
     message.body_case = CONVOY__MESSAGE__BODY_PREPARED;
     message.prepared = &prepared;
-    if (code != CONVOY__CODE__CODE_OK)
-        log_warning("a plan of %s is refused: %s: %s", peer_name(peer), message_code_name(code),
-                    text);
+    log_refusal(device->recruit, peer, code, text);
     conn_send(peer_conn(peer), &message);
 }
 

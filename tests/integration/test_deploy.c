@@ -6,6 +6,7 @@
 #include "tests/lib/daemons.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -1075,25 +1076,13 @@ static void a_plan_whose_ingress_has_gone_makes_room_for_another(void **state) {
 
 /* ---- an ingress whose recruit is the test ---------------------------------------------------- */
 
-/* pi-a is real, device i is the test: takes the control link, and no other. */
-static void play_device(struct scene *scene, int i, struct client *recruit) {
-    Convoy__Message message = CONVOY__MESSAGE__INIT;
-    Convoy__Welcome welcome = CONVOY__WELCOME__INIT;
+/* pi-a is real, device i is the test. */
+static void play_device(const struct scene *scene, int i, struct client *recruit) {
     client_init(recruit, &oracle, 0);
-    client_accept(recruit, scene->line.all[i].listen_fd);
-    while (recruit->role != CONVOY__ROLE__ROLE_INGRESS) {
-        client_close(recruit);
-        client_accept(recruit, scene->line.all[i].listen_fd);
-    }
-    welcome.version = MESSAGE_VERSION;
-    welcome.node = scene->line.all[i].node;
-    welcome.max_payload = 64u << 20;
-    message.body_case = CONVOY__MESSAGE__BODY_WELCOME;
-    message.welcome = &welcome;
-    client_send(recruit, &message, NULL, 0);
+    client_play(recruit, &scene->line.all[i]);
 }
 
-static void play_recruit(struct scene *scene, struct client *recruit) {
+static void play_recruit(const struct scene *scene, struct client *recruit) {
     play_device(scene, 1, recruit);
 }
 
@@ -1318,6 +1307,50 @@ static void a_device_that_hangs_while_it_prepares_is_given_up(void **state) {
     finish(&scene);
 }
 
+/* What it does not hear is its own fault. */
+static void an_ingress_that_was_suspended_gives_no_device_up(void **state) {
+    struct scene scene;
+    struct client recruit;
+    (void)state;
+    start(&scene, 2, (const char *const[]){"heartbeat_ms: 60000\nprepare_ms: 500\n", NULL});
+    send_apply(&scene, 2, (const size_t[]){7});
+    play_recruit(&scene, &recruit);
+    client_wait_other(&recruit, CONVOY__MESSAGE__BODY_PREPARE);
+
+    daemons_signal(&scene.line, 0, SIGSTOP);
+    poll(NULL, 0, 1000 * DAEMONS_SLOWER);
+    send_no(&recruit, CONVOY__CODE__CODE_NO_MEMORY, "it is too large");
+    daemons_signal(&scene.line, 0, SIGCONT);
+
+    const Convoy__Applied *applied = wait_applied(&scene);
+    assert_int_equal(applied->code, CONVOY__CODE__CODE_NO_MEMORY);
+    assert_string_equal(applied->text, "pi-b: it is too large");
+    client_fini(&recruit);
+    finish(&scene);
+}
+
+/* The configuration's plan is tried again and again, over the same connection. */
+static void a_device_that_always_refuses_is_told_of_once(void **state) {
+    static const char *const words[] = {"not today", "not today", "never"};
+    struct scene scene = {.client = {.fd = -1}};
+    struct client recruit;
+    (void)state;
+    daemons_init(&scene.line, 2, MODEL);
+    scene.line.extra = "heartbeat_ms: 60000\ndeploy: true\nstate: state-pi-a\n";
+    daemons_configure(&scene.line, 0, (const char *const[]){"7"});
+    daemons_start(&scene.line, 0);
+    play_recruit(&scene, &recruit);
+    for (size_t i = 0; i < 3; i++) {
+        client_wait_other(&recruit, CONVOY__MESSAGE__BODY_PREPARE);
+        send_no(&recruit, CONVOY__CODE__CODE_NO_MEMORY, words[i]);
+    }
+    daemons_wait_log(&scene.line, 0, "a plan is not deployed: NO_MEMORY: pi-b: never", 1);
+    assert_int_equal(daemons_count_log(&scene.line, 0, "a plan is not deployed"), 2);
+    assert_int_equal(daemons_count_log(&scene.line, 0, "control link"), 1);
+    client_fini(&recruit);
+    daemons_fini(&scene.line);
+}
+
 /* ---- being stopped in the middle of it ------------------------------------------------------- */
 
 static void expect_clean_end(struct daemons *line, int i) {
@@ -1417,6 +1450,8 @@ int main(void) {
         cmocka_unit_test(a_device_is_sent_pieces_of_its_part_and_of_nothing_else),
         cmocka_unit_test(a_device_that_never_gets_ready_is_given_up),
         cmocka_unit_test(a_device_that_hangs_while_it_prepares_is_given_up),
+        cmocka_unit_test(an_ingress_that_was_suspended_gives_no_device_up),
+        cmocka_unit_test(a_device_that_always_refuses_is_told_of_once),
         cmocka_unit_test(a_recruit_that_is_fetching_its_part_ends_cleanly),
         cmocka_unit_test(a_recruit_that_is_preparing_ends_cleanly),
         cmocka_unit_test(an_ingress_that_is_deploying_ends_cleanly),

@@ -6,6 +6,7 @@
 #include "tests/lib/folder.h"
 #include "tests/lib/small_model.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -217,6 +218,149 @@ static void neighbours_share_the_slowest_layer(void **state) {
     assert_int_equal(folder_remove(folder), 0);
 }
 
+/* A device that cannot keep parts. */
+static void configure_broken(const struct scene *scene, int i) {
+    const char *node = scene->line.all[i].node;
+    FILE *file = daemons_open_yaml(&scene->line, i, node, "workers: 1\nheartbeat_ms: 1000\n");
+    fprintf(file, "state: %s.yaml\n", node); /* is no folder */
+    assert_int_equal(fclose(file), 0);
+}
+
+/* pi-b cannot keep parts. What it refuses while pi-c is preparing is not pi-c's fault. */
+static void only_the_neighbour_that_refuses_is_left_alone(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 3, TIGHT);
+    configure_broken(&scene, 1);
+    daemons_start_all(&scene.line);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
+    connect_clients(&scene);
+
+    run_frames(&scene, 50);
+
+    const Convoy__Status *status = client_status(&scene.admin);
+    assert_int_equal(status->n_stages, 2);
+    assert_string_equal(status->stages[1]->node, "pi-c");
+    finish(&scene);
+}
+
+/* pi-b is gone for too short a time to be planned around, and cannot keep parts any more. */
+static void neighbour_that_comes_back_and_refuses_its_stage_is_planned_around(void **state) {
+    struct scene scene;
+    (void)state;
+    start(&scene, 3, TIGHT);
+    daemons_start(&scene.line, 0);
+    daemons_start(&scene.line, 1);
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
+    connect_clients(&scene);
+    run_frames(&scene, 20);
+
+    daemons_kill(&scene.line, 1);
+    configure_broken(&scene, 1);
+    daemons_start(&scene.line, 1);
+    daemons_start(&scene.line, 2);
+
+    run_frames(&scene, 50);
+    const Convoy__Status *status = client_status(&scene.admin);
+    assert_int_equal(status->n_stages, 2);
+    assert_string_equal(status->stages[1]->node, "pi-c");
+    finish(&scene);
+}
+
+/* ---- a neighbour that the test plays ------------------------------------------------------------
+ */
+
+static void play_neighbour(const struct scene *scene, struct client *neighbour) {
+    client_init(neighbour, scene->oracle, 0);
+    neighbour->workers = 1;
+    client_play(neighbour, &scene->line.all[1]);
+}
+
+/* The first Probe of a measurement other than that of token; returns its token. */
+static uint64_t wait_probe(struct client *neighbour, uint64_t token) {
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    while (!neighbour->other || neighbour->other->body_case != CONVOY__MESSAGE__BODY_PROBE ||
+           neighbour->other->probe->token == token) {
+        assert_true(client_read(neighbour, 100));
+        assert_true(daemons_now_ms() < until);
+    }
+    return neighbour->other->probe->token;
+}
+
+static void answer_probes(struct client *neighbour, uint64_t token, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        Convoy__Message message = CONVOY__MESSAGE__INIT;
+        Convoy__Probed probed = CONVOY__PROBED__INIT;
+        probed.token = token;
+        message.body_case = CONVOY__MESSAGE__BODY_PROBED;
+        message.probed = &probed;
+        client_send(neighbour, &message, NULL, 0);
+    }
+}
+
+static void link_is_measured_anew_when_it_breaks_meanwhile(void **state) {
+    struct scene scene;
+    struct client neighbour;
+    (void)state;
+    start(&scene, 2, TIGHT "heartbeat_ms: 60000\n");
+    daemons_start(&scene.line, 0);
+    play_neighbour(&scene, &neighbour);
+    uint64_t token = wait_probe(&neighbour, 0);
+    client_fini(&neighbour);
+
+    play_neighbour(&scene, &neighbour);
+
+    token = wait_probe(&neighbour, token);
+    assert_false(daemons_logged(&scene.line, 0, "is being prepared"));
+    answer_probes(&neighbour, token, 24);
+    client_wait_other(&neighbour, CONVOY__MESSAGE__BODY_PREPARE);
+    client_fini(&neighbour);
+    daemons_fini(&scene.line);
+}
+
+static void what_is_measured_while_the_ingress_is_suspended_does_not_count(void **state) {
+    struct scene scene;
+    struct client neighbour;
+    (void)state;
+    start(&scene, 2, TIGHT "heartbeat_ms: 60000\n");
+    daemons_start(&scene.line, 0);
+    play_neighbour(&scene, &neighbour);
+    uint64_t token = wait_probe(&neighbour, 0);
+
+    daemons_signal(&scene.line, 0, SIGSTOP);
+    poll(NULL, 0, 500);
+    answer_probes(&neighbour, token, 24);
+    daemons_signal(&scene.line, 0, SIGCONT);
+
+    uint64_t next = wait_probe(&neighbour, token);
+    assert_false(daemons_logged(&scene.line, 0, "is being prepared"));
+    answer_probes(&neighbour, token, 24); /* which are late */
+    answer_probes(&neighbour, next, 24);
+    client_wait_other(&neighbour, CONVOY__MESSAGE__BODY_PREPARE);
+    client_fini(&neighbour);
+    daemons_fini(&scene.line);
+}
+
+/* Whoever wanted the plan is no more; under the sanitizers this shows that its memory went. */
+static void reload_and_end_while_a_plan_is_deployed_are_clean(void **state) {
+    struct scene scene;
+    struct client neighbour;
+    (void)state;
+    start(&scene, 2, TIGHT "heartbeat_ms: 60000\n");
+    daemons_start(&scene.line, 0);
+    play_neighbour(&scene, &neighbour);
+    answer_probes(&neighbour, wait_probe(&neighbour, 0), 24);
+    client_wait_other(&neighbour, CONVOY__MESSAGE__BODY_PREPARE);
+
+    daemons_signal(&scene.line, 0, SIGHUP);
+    daemons_wait_log(&scene.line, 0, "has been read", 1);
+    daemons_signal(&scene.line, 0, SIGTERM);
+
+    assert_int_equal(daemons_wait(&scene.line, 0), 0);
+    client_fini(&neighbour);
+    daemons_fini(&scene.line);
+}
+
 static void alone_it_serves_alone(void **state) {
     struct scene scene;
     (void)state;
@@ -288,6 +432,11 @@ int main(void) {
         cmocka_unit_test(device_that_dies_is_planned_around_and_may_come_back),
         cmocka_unit_test(frames_wait_until_a_neighbour_joins),
         cmocka_unit_test(neighbours_share_the_slowest_layer),
+        cmocka_unit_test(only_the_neighbour_that_refuses_is_left_alone),
+        cmocka_unit_test(neighbour_that_comes_back_and_refuses_its_stage_is_planned_around),
+        cmocka_unit_test(link_is_measured_anew_when_it_breaks_meanwhile),
+        cmocka_unit_test(what_is_measured_while_the_ingress_is_suspended_does_not_count),
+        cmocka_unit_test(reload_and_end_while_a_plan_is_deployed_are_clean),
         cmocka_unit_test(alone_it_serves_alone),
         cmocka_unit_test(a_model_that_cannot_be_opened_ends_it_at_the_start),
         cmocka_unit_test(reload_starts_anew_and_a_fixed_pipeline_ends_it),

@@ -115,11 +115,15 @@ static void handle_ping(struct client *client, uint64_t token) {
     client_send(client, &message, NULL, 0);
 }
 
-/* Where the test plays a device, there is nothing to tell. */
+/* Where the test plays a device, there is little to tell. */
 static void answer_status(struct client *client, uint64_t token) {
     Convoy__Message message = CONVOY__MESSAGE__INIT;
     Convoy__Status status = CONVOY__STATUS__INIT;
+    Convoy__StageStatus stage = CONVOY__STAGE_STATUS__INIT, *stages[] = {&stage};
+    stage.workers = client->workers;
     status.token = token;
+    status.n_stages = client->workers > 0;
+    status.stages = stages;
     message.body_case = CONVOY__MESSAGE__BODY_STATUS;
     message.status = &status;
     client_send(client, &message, NULL, 0);
@@ -315,6 +319,22 @@ void client_accept(struct client *client, int listen_fd) {
     while (client->hellos == 0)
         if (!client_read(client, 100) || daemons_now_ms() > until)
             fail_msg("no Hello came");
+}
+
+void client_play(struct client *client, const struct daemon_process *process) {
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Welcome welcome = CONVOY__WELCOME__INIT;
+    client_accept(client, process->listen_fd);
+    while (client->role != CONVOY__ROLE__ROLE_INGRESS) {
+        client_close(client);
+        client_accept(client, process->listen_fd);
+    }
+    welcome.version = MESSAGE_VERSION;
+    welcome.node = (char *)(uintptr_t)process->node;
+    welcome.max_payload = 64u << 20;
+    message.body_case = CONVOY__MESSAGE__BODY_WELCOME;
+    message.welcome = &welcome;
+    client_send(client, &message, NULL, 0);
 }
 
 void client_cut(struct client *client) {

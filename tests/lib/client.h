@@ -52,6 +52,7 @@ struct client {
     uint32_t credits;
     uint16_t port;
     Convoy__Role role; /* of the last Hello that came */
+    uint32_t workers;  /* where the test plays a device that tells of itself; 0: it does not */
     bool welcomed, resumed, refusal_retry, closed;
 };
 
@@ -69,6 +70,10 @@ void client_close(struct client *client);
 /* Plays a device: takes a connection that waits at listen_fd (waits for it, too), reads its Hello,
  * of which client->role is the role. */
 void client_accept(struct client *client, int listen_fd);
+
+/* Plays a device to its ingress: takes the control link that comes to process, which does not run,
+ * and no other, and says Welcome. */
+void client_play(struct client *client, const struct daemon_process *process);
 
 /* The connection breaks: all unanswered frames will be sent again after the next client_connect().
  */

@@ -5,6 +5,7 @@
 #include "daemon/data/pool.h"
 #include "daemon/data/window.h"
 #include "daemon/device.h"
+#include "daemon/log.h"
 #include "daemon/net/backoff.h"
 
 #include <errno.h>
@@ -58,6 +59,30 @@ static void backoffs_of_two_devices_do_not_keep_step(void **state) {
     for (int i = 0; i < 50; i++)
         same += backoff_next(&a) == backoff_next(&b);
     assert_true(same < 10);
+}
+
+/* ---- what is said again -----------------------------------------------------------------------
+ */
+
+static void what_is_the_same_is_said_once_and_seldom_again(void **state) {
+    struct log_repeat repeat = {.said_us = 0};
+    char long_text[2 * sizeof(repeat.text)], other[sizeof(long_text)];
+    uint64_t now_us = 1;
+    (void)state;
+    assert_true(log_is_news(&repeat, "", now_us));
+    assert_false(log_is_news(&repeat, "", now_us));
+    assert_true(log_is_news(&repeat, "no", now_us));
+    assert_false(log_is_news(&repeat, "no", now_us + LOG_REPEAT_US - 1));
+    assert_true(log_is_news(&repeat, "no", now_us + LOG_REPEAT_US + 1));
+    assert_true(log_is_news(&repeat, "not", now_us + LOG_REPEAT_US + 1));
+    memset(long_text, 'x', sizeof(long_text));
+    long_text[sizeof(long_text) - 1] = '\0';
+    memcpy(other, long_text, sizeof(other));
+    other[0] = 'y';
+    now_us += 2 * LOG_REPEAT_US;
+    assert_true(log_is_news(&repeat, long_text, now_us));
+    assert_false(log_is_news(&repeat, long_text, now_us));
+    assert_true(log_is_news(&repeat, other, now_us));
 }
 
 /* ---- excuses --------------------------------------------------------------------------------- */
@@ -409,6 +434,7 @@ int main(void) {
         cmocka_unit_test(neighbour_that_is_wanted_is_tried_once_a_second_at_least),
         cmocka_unit_test(backoff_starts_over_after_a_success),
         cmocka_unit_test(backoffs_of_two_devices_do_not_keep_step),
+        cmocka_unit_test(what_is_the_same_is_said_once_and_seldom_again),
         cmocka_unit_test(what_is_excused_begins_later_but_never_in_the_future),
         cmocka_unit_test(a_link_is_excused_for_what_its_device_was_away),
         cmocka_unit_test(a_window_grants_its_limit_once),
