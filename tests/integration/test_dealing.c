@@ -496,6 +496,7 @@ static void one_frame_from_two_devices_is_answered_to_both(void **state) {
             assert_int_equal(middle.before[i].wrong, 0);
         }
         answer_frame(&middle.behind, 7, 1); /* of the other attempt */
+        client_settle(&middle.behind);
         send_attempt(&middle, 0);
         wait_behind(&middle, 3);
         answer_frame(&middle.behind, 7, 1);

@@ -204,7 +204,7 @@ static void a_next_device_that_pings_but_never_welcomes_is_left(void **state) {
     Convoy__Ping ping = CONVOY__PING__INIT;
     (void)state;
     daemons_init(&line, 2, MODEL);
-    line.extra = "limits: {hello_ms: 300}\n";
+    line.extra = "limits: {hello_ms: 2000}\n";
     daemons_configure(&line, 0, (const char *const[]){oracle_layer(&oracle, CUT)});
     daemons_start(&line, 0);
     client_init(&next, &oracle, 0);

@@ -201,8 +201,10 @@ static int on_message(void *arg, const struct message *message) {
     case CONVOY__MESSAGE__BODY_STATUS:
         keep_status(client, header->status);
         break;
-    case CONVOY__MESSAGE__BODY_PLANS:
     case CONVOY__MESSAGE__BODY_PONG:
+        client->pongs++;
+        break;
+    case CONVOY__MESSAGE__BODY_PLANS:
         break;
     default:
         keep_other(client, message);
@@ -416,6 +418,19 @@ void client_wait_credit(struct client *client) {
         if (!client_read(client, 100) || daemons_now_ms() > until)
             fail_msg("no credit came");
     }
+}
+
+void client_settle(struct client *client) {
+    uint64_t until = daemons_now_ms() + CLIENT_CAP_MS;
+    Convoy__Message message = CONVOY__MESSAGE__INIT;
+    Convoy__Ping ping = CONVOY__PING__INIT;
+    size_t pongs = client->pongs;
+    message.body_case = CONVOY__MESSAGE__BODY_PING;
+    message.ping = &ping;
+    client_send(client, &message, NULL, 0);
+    while (client->pongs == pongs)
+        if (!client_read(client, 100) || daemons_now_ms() > until)
+            fail_msg("no Pong");
 }
 
 void client_ask_status(struct client *client) {

@@ -35,7 +35,7 @@ struct client {
     uint64_t next;    /* sequence to be sent next */
     uint64_t target;  /* last sequence to be sent */
     uint8_t *answers; /* how often each sequence was answered */
-    size_t answered, repeated, wrong, refused, pings;
+    size_t answered, repeated, wrong, refused, pings, pongs;
     void *payload;
     Convoy__Status *status;        /* the last one, or NULL */
     Convoy__Code refusal, goodbye; /* the last of each */
@@ -100,6 +100,9 @@ void client_wait_closed(struct client *client);
 
 /* Reads until there is at least one credit. */
 void client_wait_credit(struct client *client);
+
+/* Returns once the device has handled all that was sent on this connection. */
+void client_settle(struct client *client);
 
 /* Asks for status; client->status is NULL until it comes. */
 void client_ask_status(struct client *client);
