@@ -235,11 +235,23 @@ double cost_alone_fps(const struct cost *cost, size_t device) {
     return us > 0 ? 1e6 * (double)cost->devices[device].workers / us : INFINITY;
 }
 
+/* Which share of a device's time for the whole network is layer's: 0 to 1. */
+static double layer_share(const struct cost *cost, size_t device, size_t layer) {
+    double all = cost_end_us(cost, device, cost->network.layers);
+    return all > 0 ? cost->devices[device].layer_us[layer] / all : 1 / (double)cost->network.layers;
+}
+
 double cost_ideal_fps(const struct cost *cost) {
-    double sum = 0;
+    double alone = 0, least = 0;
     for (size_t d = 0; d < cost->devices_count; d++)
-        sum += cost_alone_fps(cost, d);
-    return sum;
+        alone += cost_alone_fps(cost, d);
+    for (size_t i = 0; i < cost->network.layers; i++) {
+        double share = INFINITY;
+        for (size_t d = 0; d < cost->devices_count; d++)
+            share = fmin(share, layer_share(cost, d, i));
+        least += share;
+    }
+    return least > 0 ? alone / least : INFINITY;
 }
 
 const char *cost_resource_name(enum cost_resource resource) {

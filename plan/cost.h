@@ -106,8 +106,11 @@ bool cost_same_kind(const struct cost *cost, size_t a, size_t b);
 /* Fills in what a line takes. Its stages must cover all layers in order. */
 void cost_evaluate(const struct cost *cost, struct cost_line *line);
 
-/* Frames per second that devices with these speeds could compute if work could be cut anywhere and
- * nothing had to travel: the sum of what each computes alone. */
+/* Frames per second that no line of these devices passes, with replicas or without, memory and
+ * links aside: the sum of what each computes alone, over the sum, for all layers, of the smallest
+ * share that the layer has of any device's time. The second sum is 1 for devices that differ by a
+ * factor only, and smaller the more each is good at something else. INFINITY where it is 0, or
+ * where a device takes no time at all. Source: weak duality, docs/planner.md. */
 double cost_ideal_fps(const struct cost *cost);
 
 /* Frames per second of a device that runs the whole network alone, memory aside. */

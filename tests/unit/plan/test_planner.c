@@ -258,6 +258,50 @@ static void no_line_is_faster_and_none_as_fast_has_a_lower_latency(void **state)
     assert_true(planned > 2000 && refused > 50 && shared > 100);
 }
 
+/* The same layers take some devices longer and others no time at all. */
+static void bend_profiles(struct world *world, uint64_t seed) {
+    static const double factors[] = {0, 0.25, 1, 1, 4};
+    uint64_t state = seed * 40503u + 7;
+    for (size_t d = 0; d < world->count; d++) {
+        for (size_t i = 0; i < world->network.layers; i++)
+            world->times[d][i] *= pick(&state, factors, 5);
+    }
+}
+
+static double sum_of_devices_alone(const struct cost *cost) {
+    double sum = 0;
+    for (size_t d = 0; d < cost_devices_count(cost); d++)
+        sum += cost_alone_fps(cost, d);
+    return sum;
+}
+
+static void no_line_passes_the_bound(void **state) {
+    size_t planned = 0, beyond_the_sum = 0, finite = 0;
+    (void)state;
+    for (uint64_t seed = 1; seed <= 3000; seed++) {
+        struct world world;
+        make_world(&world, seed);
+        bend_profiles(&world, seed);
+        struct cost *cost = new_cost(&world);
+        double bound = cost_ideal_fps(cost), sum = sum_of_devices_alone(cost);
+        for (world.max_replicas = 1; world.max_replicas <= 3; world.max_replicas += 2) {
+            struct planner_result result;
+            if (plan_world(&world, 0.01, &result) < 0)
+                continue;
+            double fps = 1e6 / result.best_period_us;
+            if (!(fps <= bound * (1 + 1e-9)))
+                fail_msg("seed %d: %g frames/s, bound %g", (int)seed, fps, bound);
+            planned++;
+            beyond_the_sum += fps > sum * (1 + 1e-9);
+            finite += isfinite(bound);
+            cost_line_free(result.line);
+        }
+        cost_free(cost);
+    }
+    /* The cases are what they are meant to be. */
+    assert_true(planned > 4000 && beyond_the_sum > 50 && finite > 2000);
+}
+
 /* ---- cases one can follow ----------------------------------------------------------------------
  */
 
@@ -300,6 +344,59 @@ static void equal_layers_are_shared_equally(void **state) {
     assert_true(result.line->period_us == 10 && result.line->latency_us == 43);
     assert_int_equal(result.line->resource, COST_COMPUTE);
     cost_line_free(result.line);
+}
+
+static double bound_of(const struct world *world) {
+    struct cost *cost = new_cost(world);
+    double bound = cost_ideal_fps(cost);
+    cost_free(cost);
+    return bound;
+}
+
+static void bound_is_the_sum_of_the_devices_when_they_differ_by_a_factor(void **state) {
+    struct world world;
+    (void)state;
+    make_plain(&world, 3);
+    for (size_t i = 0; i < 4; i++)
+        world.times[1][i] = 20;
+    world.devices[1].workers = 2;
+    world.devices[2].frame_us = 10;
+    world.devices[2].memory = 0; /* memory does not count */
+
+    /* Alone: a frame in 40 us, two in 80, one in 50. */
+    assert_true(near(bound_of(&world), 1e6 / 40 + 2e6 / 80 + 1e6 / 50));
+}
+
+static void bound_counts_what_each_device_is_good_at(void **state) {
+    struct world world;
+    struct planner_result result;
+    (void)state;
+    make_plain(&world, 2);
+    for (size_t i = 0; i < 4; i++)
+        world.times[i < 2][i] = 40; /* 10 10 40 40 and 40 40 10 10 */
+
+    /* 10,000 frames/s each; the smallest shares are four times a tenth. Each does the half that it
+     * is good at in 20 us. */
+    assert_true(near(bound_of(&world), 50000));
+    assert_int_equal(plan_world(&world, 0.01, &result), 0);
+    assert_true(near(1e6 / result.best_period_us, 50000));
+    cost_line_free(result.line);
+}
+
+static void bound_is_infinite_where_every_layer_is_free_somewhere(void **state) {
+    struct world world;
+    (void)state;
+    make_plain(&world, 2);
+    world.times[0][0] = world.times[0][1] = world.times[1][2] = world.times[1][3] = 0;
+    assert_true(isinf(bound_of(&world)));
+
+    /* Layers that take no time on a device that takes some for a frame: all shares are equal. */
+    memset(world.times[0], 0, sizeof(world.times[0]));
+    world.devices[0].frame_us = 10;
+    world.times[1][2] = world.times[1][3] = 10;
+    assert_true(near(bound_of(&world), 1e6 / 10 + 1e6 / 40));
+    world.devices[0].frame_us = 0;
+    assert_true(isinf(bound_of(&world)));
 }
 
 static void device_that_would_not_help_is_left_out(void **state) {
@@ -535,7 +632,11 @@ static void numbers_that_make_no_sense_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_line_is_faster_and_none_as_fast_has_a_lower_latency),
+        cmocka_unit_test(no_line_passes_the_bound),
         cmocka_unit_test(equal_layers_are_shared_equally),
+        cmocka_unit_test(bound_is_the_sum_of_the_devices_when_they_differ_by_a_factor),
+        cmocka_unit_test(bound_counts_what_each_device_is_good_at),
+        cmocka_unit_test(bound_is_infinite_where_every_layer_is_free_somewhere),
         cmocka_unit_test(device_that_would_not_help_is_left_out),
         cmocka_unit_test(slow_link_keeps_everything_on_the_ingress),
         cmocka_unit_test(cut_is_where_few_bytes_travel_when_the_link_is_the_limit),
