@@ -225,17 +225,25 @@ static int check_plan(const struct config *config, struct model *model, bool jso
     return rc;
 }
 
-/* A key file that is here must be good. One that is not may lie on the devices only. */
+/* A key file that is here must be good. One that is not may lie on the devices only: that is said,
+ * and no error. */
 static int check_key(const struct config *config, struct err *err) {
     struct tls_keys keys;
-    int rc = config->key ? tls_keys_load(config->key, &keys, err) : 0;
-    if (config->key && rc == 0)
+    struct err why;
+    if (!config->key)
+        return 0;
+    int rc = tls_keys_load(config->key, &keys, &why);
+    if (rc == 0)
         tls_keys_wipe(&keys);
     if (rc == -ENOENT) {
-        fprintf(stderr, "convoyctl check: %s; every device needs it\n", err->text);
+        fprintf(
+            stderr,
+            "convoyctl check: %s: `key:`: %s; every device needs it, and does not start without "
+            "(`convoyctl keygen` makes one)\n",
+            config->file, why.text);
         return 0;
     }
-    return rc < 0 ? err_prefix(err, rc, "%s: `key:`", config->file) : 0;
+    return rc < 0 ? err_set(err, rc, "%s: `key:`: %s", config->file, why.text) : 0;
 }
 
 static int check_config(const struct config *config, bool json, struct err *err) {

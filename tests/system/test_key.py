@@ -135,7 +135,9 @@ class Key(harness.Case):
         os.remove(self.key)
         missing = self.ctl("check", path)
         self.assertEqual(missing.returncode, 0)
-        self.assertIn("every device needs it", missing.stderr)
+        self.assertEqual(missing.stderr.splitlines(),
+                         [f"convoyctl check: {path}: `key:`: {self.key}: No such file or directory; every device needs it, and does not "
+                          "start without (`convoyctl keygen` makes one)"])
 
     def test_keys_roll_over_while_frames_flow(self):
         daemons = self.start_with_key()
