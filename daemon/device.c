@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define LISTENERS_MAX 8
+#define LISTENER_TEXT 96
 #define BACKLOG       128
 #define TICK_LEAST_MS 10
 #define TICK_MOST_MS  100
@@ -264,18 +265,69 @@ static void keep_number(const char *key, int old, int *new) {
     *new = old;
 }
 
+/* refused: takes what there is no memory for, one at a time, so that the kernel goes on telling. */
+struct listener {
+    uv_tcp_t tcp, refused;
+    bool is_refusing;
+    bool has_refused; /* the last time: another one may wait */
+};
+
+/* The address where a listener listens, HOST:PORT, in text. */
+static const char *listener_text(const uv_tcp_t *tcp, char *text, size_t size) {
+    static const char v4[] = "::ffff:"; /* in front of an IPv4 address on an IPv6 socket */
+    struct sockaddr_storage address;
+    int bytes = sizeof(address);
+    char name[64] = "?", port[16] = "?", *host = name;
+    if (uv_tcp_getsockname(tcp, (struct sockaddr *)&address, &bytes) == 0)
+        getnameinfo((struct sockaddr *)&address, (socklen_t)bytes, name, sizeof(name), port,
+                    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
+    if (strncmp(host, v4, strlen(v4)) == 0 && strchr(host, '.'))
+        host += strlen(v4);
+    snprintf(text, size, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+    return text;
+}
+
+/* Sockets that listen stay until a restart, whatever `listen:` and `http:` say, and some were
+ * passed to this process: a configuration must protect those that others can reach. */
+static int check_open(const struct device *device, const struct config *config, struct err *err) {
+    char text[LISTENER_TEXT];
+    for (size_t i = 0; i < device->listeners_count && !config->key && !config->insecure; i++)
+        if (!config_address_is_loopback(
+                listener_text(&device->listeners[i].tcp, text, sizeof(text))))
+            return err_set(err, -EINVAL,
+                           "%s: this device listens on %s, which other machines can reach, and "
+                           "there is no key. Make one with `convoyctl keygen` and name it with "
+                           "'key:', or say 'insecure: true' on a network that you trust",
+                           device->config_path, text);
+    if (device->web && !config->insecure && !config_address_is_loopback(device->config->http))
+        return err_set(err, -EINVAL,
+                       "%s: the status page is on %s until a restart, where other machines can "
+                       "reach it, and 'insecure: true' is gone",
+                       device->config_path, device->config->http);
+    return 0;
+}
+
+static int keep_text(const char *key, const char *old, char **new) {
+    if (old && *new ? strcmp(old, *new) == 0 : old == *new)
+        return 0;
+    log_warning("`%s:` has changed from %s to %s: that takes effect after a restart", key,
+                old ? old : "nothing", *new ? *new : "nothing");
+    char *copy = old ? strdup(old) : NULL;
+    if (old && !copy)
+        return -ENOMEM;
+    free(*new);
+    *new = copy;
+    return 0;
+}
+
 /* What cannot change while the daemon runs stays as it was. */
-static void keep_until_restart(struct config *old, struct config *new) {
+static int keep_until_restart(const struct config *old, struct config *new) {
     keep_number("workers", old->workers, &new->workers);
     keep_number("threads", old->threads, &new->threads);
     keep_number("limits: http_connections", old->limits.http_connections,
                 &new->limits.http_connections);
-    if ((old->http == NULL) != (new->http == NULL) ||
-        (old->http && strcmp(old->http, new->http) != 0))
-        log_warning("`http:` has changed: that takes effect after a restart");
-    if (strcmp(old->listen, new->listen) != 0)
-        log_warning("`listen:` has changed from %s to %s: that takes effect after a restart",
-                    old->listen, new->listen);
+    int rc = keep_text("http", old->http, &new->http);
+    return rc == 0 ? keep_text("listen", old->listen, &new->listen) : rc;
 }
 
 /* What the configuration bounds, where others than the device's own code have to know it. */
@@ -381,17 +433,16 @@ void device_reload(struct device *device) {
         return;
     }
     int rc = read_config(device, &config, &err);
-    if (rc == 0 && (rc = read_keys(config, &device->next_tls, &err)) < 0)
-        config_free(config);
-    if (rc == 0) {
-        keep_until_restart(device->config, config);
-        rc = submit_reload(device, config);
-        if (rc < 0) {
-            config_free(config);
-            err_set(&err, rc, "%s", uv_strerror(rc));
-        }
-    }
+    if (rc == 0 && (rc = keep_until_restart(device->config, config)) < 0)
+        err_set(&err, rc, "out of memory");
+    if (rc == 0)
+        rc = check_open(device, config, &err);
+    if (rc == 0)
+        rc = read_keys(config, &device->next_tls, &err);
+    if (rc == 0 && (rc = submit_reload(device, config)) < 0)
+        err_set(&err, rc, "%s", uv_strerror(rc));
     if (rc < 0) {
+        config_free(config);
         log_error("reload: %s", err.text);
         log_error("reload: the configuration stays as it was");
         finish_reload(device);
@@ -399,13 +450,6 @@ void device_reload(struct device *device) {
 }
 
 /* ---- listening ------------------------------------------------------------------------------- */
-
-/* refused: takes what there is no memory for, one at a time, so that the kernel goes on telling. */
-struct listener {
-    uv_tcp_t tcp, refused;
-    bool is_refusing;
-    bool has_refused; /* the last time: another one may wait */
-};
 
 static void on_refused(uv_handle_t *handle);
 
@@ -436,18 +480,9 @@ static void on_connection(uv_stream_t *stream, int status) {
         refuse_connection((struct listener *)(uintptr_t)stream); /* its first member */
 }
 
-static void log_listening(uv_tcp_t *tcp) {
-    struct sockaddr_storage address;
-    int size = sizeof(address);
-    char host[64] = "?", port[16] = "?";
-    if (uv_tcp_getsockname(tcp, (struct sockaddr *)&address, &size) == 0)
-        getnameinfo((struct sockaddr *)&address, (socklen_t)size, host, sizeof(host), port,
-                    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
-    log_info(strchr(host, ':') ? "listening on [%s]:%s" : "listening on %s:%s", host, port);
-}
-
 /* A listener on an address, or on a socket (fd) that is bound already. */
 static int add_listener(struct device *device, const struct sockaddr *address, int fd) {
+    char text[LISTENER_TEXT];
     uv_tcp_t *tcp;
     if (device->listeners_count == LISTENERS_MAX)
         return 0;
@@ -461,7 +496,7 @@ static int add_listener(struct device *device, const struct sockaddr *address, i
     if (rc == 0)
         rc = uv_listen((uv_stream_t *)tcp, BACKLOG, on_connection);
     if (rc == 0)
-        log_listening(tcp);
+        log_info("listening on %s", listener_text(tcp, text, sizeof(text)));
     return rc;
 }
 
@@ -498,7 +533,8 @@ static int start_listening(struct device *device, const struct device_options *o
             return err_set(err, rc, "cannot listen on the socket that was passed: %s",
                            uv_strerror(rc));
     }
-    return options->listen_fds_count > 0 ? 0 : listen_on_address(device, err);
+    int rc = options->listen_fds_count > 0 ? 0 : listen_on_address(device, err);
+    return rc == 0 ? check_open(device, device->config, err) : rc;
 }
 
 /* ---- every tick ------------------------------------------------------------------------------ */

@@ -121,6 +121,30 @@ class Key(harness.Case):
         self.addCleanup(self.stop_line, daemons)
         daemons.start(harness.CAP_S)
         self.assertEqual(len(self.rows(self.pictures(2), "--to", f"127.0.0.1:{port}")), 2)
+        # A file without the key, and without the address: the socket that is open stays protected.
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("{}\n")
+        os.kill(daemons.daemons["pi-a"].pid, signal.SIGHUP)
+        self.wait_until(lambda: "the configuration stays as it was" in self.logs(daemons), "the reload is refused")
+        self.assertIn(f"listens on 0.0.0.0:{port}, which other machines can reach, and there is no key", self.logs(daemons))
+        self.assertEqual(len(self.rows(self.pictures(2), "--to", f"127.0.0.1:{port}")), 2)
+        del os.environ["CONVOY_KEY"]
+        self.assertEqual(self.ctl("status", "--to", f"127.0.0.1:{port}").returncode, 1)
+        os.environ["CONVOY_KEY"] = self.key
+
+    def test_a_socket_that_was_passed_off_loopback_needs_a_key_too(self):
+        path = self.write_config([("pi-a", "127.0.0.1:7433")], [])
+
+        def as_service():
+            os.dup2(listener.fileno(), 3)
+            os.set_inheritable(3, True)  # which it was not if it had that number
+            os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+
+        with socket.create_server(("0.0.0.0", 0)) as listener:
+            done = subprocess.run([CONVOYD, "--config", path, "--node", "pi-a"], preexec_fn=as_service, close_fds=False,
+                                  capture_output=True, text=True, timeout=harness.CAP_S)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("which other machines can reach, and there is no key", done.stderr)
 
     def test_check_and_launch_local_know_the_key(self):
         path, stages = self.config(extra=f"key: {self.key}\nhttp: 127.0.0.1:0\n")
