@@ -484,11 +484,12 @@ static void check_away(struct deployment *deployment, uint64_t now_us) {
     char text[512];
     for (size_t i = 1; i < deployment->count; i++) {
         struct target *target = &deployment->targets[i];
-        if (target->state != TARGET_AWAY || now_us - target->since_us < DEPLOY_AWAY_MS * 1000)
+        if (target->state != TARGET_AWAY || now_us - target->since_us < deployment->away_ms * 1000)
             continue;
         const char *why = deployment->devices[i].err.text;
         snprintf(text, sizeof(text), "no connection to %.280s for %d s%s%.150s",
-                 deployment->devices[i].address, DEPLOY_AWAY_MS / 1000, why[0] ? ": " : "", why);
+                 deployment->devices[i].address, (int)(deployment->away_ms / 1000),
+                 why[0] ? ": " : "", why);
         fail_target(target, CONVOY__CODE__CODE_UNREACHABLE, text);
         return;
     }

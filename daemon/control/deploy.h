@@ -83,6 +83,7 @@ struct deploy_request {
     size_t count;
     const uint8_t *model_digest; /* SHA-256 that the configuration's model must have; NULL: any */
     bool is_retried;     /* asked for again when it fails: the same failure is logged seldom */
+    uint64_t away_ms;    /* a device may be away for so long; 0: DEPLOY_AWAY_MS */
     bool keep_addresses; /* refuse a plan that is held already with another address of a device */
     deploy_done *done;
     void *arg; /* of done */

@@ -66,6 +66,7 @@ struct deployment *deploy_copy_request(struct device *device,
     deployment->arg = request->arg;
     deployment->keep_addresses = request->keep_addresses;
     deployment->is_retried = request->is_retried;
+    deployment->away_ms = request->away_ms ? request->away_ms : DEPLOY_AWAY_MS;
     TAILQ_INSERT_HEAD(&device->deploy->all, deployment, entry);
     deployment->devices = calloc(count, sizeof(*deployment->devices));
     deployment->targets = calloc(count, sizeof(*deployment->targets));

@@ -48,6 +48,7 @@ struct deployment {
     struct deploy *deploy;
     enum deployment_state state;
     bool keep_addresses, is_retried;
+    uint64_t away_ms;
     bool is_over;      /* freed when the builder and reads have ended */
     bool is_building;  /* the builder has it */
     unsigned reads;    /* under way */

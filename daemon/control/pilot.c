@@ -623,6 +623,16 @@ void pilot_excuse(struct device *device, uint64_t us, uint64_t now_us) {
     }
 }
 
+static bool is_lost(const struct member *member) {
+    return member->link && !link_is_up(member->link);
+}
+
+/* Plans do without a device until it has answered again. */
+static void lose(struct pilot *pilot, size_t device) {
+    pilot->members[device].has_answered = false;
+    mover_device_gone(&pilot->mover, device);
+}
+
 /* Devices come and go with their links. */
 static void check_links(struct pilot *pilot, uint64_t now_us) {
     for (size_t d = 1; d < pilot->count; d++) {
@@ -632,7 +642,7 @@ static void check_links(struct pilot *pilot, uint64_t now_us) {
         } else if (member->lost_us == 0) {
             member->lost_us = now_us;
         } else if (now_us - member->lost_us > AWAY_US) {
-            member->has_answered = false;
+            lose(pilot, d);
         }
         if (!is_usable(member, now_us))
             mover_device_gone(&pilot->mover, d);
@@ -708,15 +718,16 @@ static void remember_reasons(struct pilot *pilot) {
     }
 }
 
-/* A device has refused its stage, or was not reached: it is asked for less, or left alone for a
- * while.
- */
+/* A device has refused its stage: it is asked for less, or left alone for a while. One that was
+ * lost is away. */
 static void note_refusal(struct pilot *pilot, const struct cost_stage *stage, size_t device,
                          Convoy__Code code, uint64_t now_us) {
     struct member *member = &pilot->members[device];
     if (code == CONVOY__CODE__CODE_NO_MEMORY) {
         member->memory_most = (uint64_t)((double)stage->memory * LESS);
         member->memory_until_us = now_us + REFUSED_US;
+    } else if (is_lost(member)) {
+        lose(pilot, device);
     } else if (code != CONVOY__CODE__CODE_OK && member->link) {
         member->refused_until_us = now_us + REFUSED_US;
     }
@@ -725,7 +736,7 @@ static void note_refusal(struct pilot *pilot, const struct cost_stage *stage, si
 /* The line stays as it is. A failure that is no other device's is this one's. */
 static void note_failure(struct pilot *pilot, const struct deploy_outcome *outcome,
                          uint64_t now_us) {
-    bool is_own = true;
+    bool is_own = true, has_lost = false;
     size_t n = 1; /* the outcome lists devices in the line's order */
     for (size_t k = 1; k < pilot->next->count; k++) {
         const struct cost_stage *stage = &pilot->next->stages[k];
@@ -734,11 +745,12 @@ static void note_failure(struct pilot *pilot, const struct deploy_outcome *outco
             if (!device->is_bystander)
                 note_refusal(pilot, stage, stage->devices[i], device->code, now_us);
             is_own = is_own && device->code == CONVOY__CODE__CODE_OK;
+            has_lost = has_lost || is_lost(&pilot->members[stage->devices[i]]);
         }
     }
     if (is_own)
         note_refusal(pilot, &pilot->next->stages[0], 0, outcome->code, now_us);
-    pilot->retry_us = now_us + RETRY_US;
+    pilot->retry_us = has_lost ? now_us : now_us + RETRY_US; /* another line, at once */
     if (log_is_news(&pilot->failure, outcome->err.text, now_us))
         decide(pilot, "not moved: %s", outcome->err.text);
     cost_line_free(pilot->next);
@@ -777,8 +789,11 @@ static void on_deployed(void *arg, const struct deploy_outcome *outcome) {
 /* Has a line deployed; takes it. */
 static void move(struct pilot *pilot, struct cost_line *line) {
     struct deploy_stage stages[CONFIG_NEIGHBOURS_MAX + 1];
-    struct deploy_request request = {
-        .stages = stages, .is_retried = true, .done = on_deployed, .arg = pilot};
+    struct deploy_request request = {.stages = stages,
+                                     .is_retried = true,
+                                     .away_ms = AWAY_US / 1000,
+                                     .done = on_deployed,
+                                     .arg = pilot};
     struct err err = {""};
     char text[2 * sizeof(err.text)];
     for (size_t k = 0; k < line->count; k++) {
@@ -812,6 +827,15 @@ static void free_plan_job(struct plan_job *p) {
     free(p);
 }
 
+/* One that has been lost a moment ago may be back in another, or is planned around then. */
+static bool all_are_there(const struct pilot *pilot, const struct cost_line *line) {
+    for (size_t k = 0; k < line->count; k++)
+        for (size_t i = 0; i < line->stages[k].replicas; i++)
+            if (is_lost(&pilot->members[line->stages[k].devices[i]]))
+                return false;
+    return true;
+}
+
 static void on_planned(struct job *job, bool is_closing) {
     struct plan_job *p = (struct plan_job *)(uintptr_t)job;
     struct pilot *pilot = p->pilot;
@@ -826,7 +850,7 @@ static void on_planned(struct job *job, bool is_closing) {
         if (p->rc != pilot->last_rc)
             decide(pilot, "no plan: %s", p->err.text);
     } else if (!deploy_is_busy(pilot->device) && !pilot->device->draining &&
-               device_now_us() >= pilot->retry_us &&
+               device_now_us() >= pilot->retry_us && all_are_there(pilot, p->best) &&
                mover_decide(&pilot->mover, device_now_us(), p->line_us, p->best_us) == MOVER_MOVE) {
         pilot->next_gain_from_us = p->line_us;
         pilot->next_gain_to_us = p->best_us;

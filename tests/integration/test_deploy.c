@@ -1312,13 +1312,13 @@ static void an_ingress_that_was_suspended_gives_no_device_up(void **state) {
     struct scene scene;
     struct client recruit;
     (void)state;
-    start(&scene, 2, (const char *const[]){"heartbeat_ms: 60000\nprepare_ms: 500\n", NULL});
+    start(&scene, 2, (const char *const[]){"heartbeat_ms: 60000\nprepare_ms: 2000\n", NULL});
     send_apply(&scene, 2, (const size_t[]){7});
     play_recruit(&scene, &recruit);
     client_wait_other(&recruit, CONVOY__MESSAGE__BODY_PREPARE);
 
     daemons_signal(&scene.line, 0, SIGSTOP);
-    poll(NULL, 0, 1000 * DAEMONS_SLOWER);
+    poll(NULL, 0, 3000 * DAEMONS_SLOWER);
     send_no(&recruit, CONVOY__CODE__CODE_NO_MEMORY, "it is too large");
     daemons_signal(&scene.line, 0, SIGCONT);
 

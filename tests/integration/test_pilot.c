@@ -341,6 +341,28 @@ static void what_is_measured_while_the_ingress_is_suspended_does_not_count(void 
     daemons_fini(&scene.line);
 }
 
+static void device_that_is_lost_in_a_deployment_is_planned_around(void **state) {
+    struct scene scene;
+    struct client neighbour;
+    (void)state;
+    start(&scene, 3, TIGHT "heartbeat_ms: 60000\n");
+    daemons_start(&scene.line, 0);
+    play_neighbour(&scene, &neighbour);
+    answer_probes(&neighbour, wait_probe(&neighbour, 0), 24);
+    client_wait_other(&neighbour, CONVOY__MESSAGE__BODY_PREPARE);
+
+    daemons_start(&scene.line, 2);
+    client_fini(&neighbour); /* nobody is there any more, but for the socket */
+
+    daemons_wait_log(&scene.line, 0, " for 1 s", 1); /* no connection */
+    daemons_wait_log(&scene.line, 0, "because it is the first plan", 1);
+    connect_clients(&scene);
+    run_frames(&scene, 20);
+    const Convoy__Status *status = client_status(&scene.admin);
+    assert_string_equal(status->stages[status->n_stages - 1]->node, "pi-c");
+    finish(&scene);
+}
+
 /* Whoever wanted the plan is no more; under the sanitizers this shows that its memory went. */
 static void reload_and_end_while_a_plan_is_deployed_are_clean(void **state) {
     struct scene scene;
@@ -436,6 +458,7 @@ int main(void) {
         cmocka_unit_test(neighbour_that_comes_back_and_refuses_its_stage_is_planned_around),
         cmocka_unit_test(link_is_measured_anew_when_it_breaks_meanwhile),
         cmocka_unit_test(what_is_measured_while_the_ingress_is_suspended_does_not_count),
+        cmocka_unit_test(device_that_is_lost_in_a_deployment_is_planned_around),
         cmocka_unit_test(reload_and_end_while_a_plan_is_deployed_are_clean),
         cmocka_unit_test(alone_it_serves_alone),
         cmocka_unit_test(a_model_that_cannot_be_opened_ends_it_at_the_start),
