@@ -608,6 +608,7 @@ static int check_http(const struct schema_file *file, const struct config *confi
 
 /* What must hold between keys. */
 static int check_whole(const struct schema_file *file, struct config *config) {
+    static const char *const of_auto[] = {"neighbours", "raw_input_stays", "max_replicas"};
     const struct tree_node *root = file->tree->root;
     const struct tree_node *pipeline = tree_find(root, "pipeline"),
                            *listen = tree_find(root, "listen"), *model = tree_find(root, "model");
@@ -615,10 +616,14 @@ static int check_whole(const struct schema_file *file, struct config *config) {
     config->line_model = model ? model->line : 0;
     config->line_listen = listen ? listen->next->line : 0;
     config->column_listen = listen ? listen->next->column : 0;
-    if (config->neighbours && !config->pipeline_auto)
-        return tree_error(file->tree, tree_find(root, "neighbours"), file->err,
-                          "'neighbours' are for 'pipeline: auto', with which this device plans the "
-                          "line itself: write that, or remove them");
+    for (size_t i = 0; i < LENGTH(of_auto) && !config->pipeline_auto; i++) {
+        const struct tree_node *key = tree_find(root, of_auto[i]);
+        if (key)
+            return tree_error(file->tree, key, file->err,
+                              "'%s' is for 'pipeline: auto', with which this device plans the line "
+                              "itself: write that, or remove this key",
+                              of_auto[i]);
+    }
     if ((config->pipeline_count || config->pipeline_auto) && !config->model)
         return tree_error(file->tree, pipeline, file->err,
                           "'pipeline' needs a 'model': name the ONNX file that it runs");

@@ -998,7 +998,9 @@ static void mistakes_about_neighbours_are_named(void **state) {
          "address: ...}'), or auto, not 'automatic'"},
         {"pipeline: auto\n", "f.yaml:1:1: 'pipeline' needs a 'model'"},
         {"neighbours: [{node: a, address: 'h:1'}]\n",
-         "f.yaml:1:1: 'neighbours' are for 'pipeline: auto'"},
+         "f.yaml:1:1: 'neighbours' is for 'pipeline: auto'"},
+        {"raw_input_stays: true\n", "f.yaml:1:1: 'raw_input_stays' is for 'pipeline: auto'"},
+        {"workers: 1\nmax_replicas: 2\n", "f.yaml:2:1: 'max_replicas' is for 'pipeline: auto'"},
         {"model: m\npipeline: auto\nneighbours: 3\n", "must be a list of devices"},
         {"model: m\npipeline: auto\nneighbours: [{node: a}]\n", "has no 'address'"},
         {"model: m\npipeline: auto\nneighbours:\n- {node: a, address: 'h:1'}\n"
